@@ -1,0 +1,1 @@
+../../geotempo/__init__.py

@@ -1,0 +1,1 @@
+../../geotempo/__main__.py

@@ -1,0 +1,1 @@
+../../geotempo/cli.py

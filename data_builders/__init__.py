@@ -1,0 +1,1 @@
+"""Source datasets and procedural scenes to samples, samples to Parquet."""

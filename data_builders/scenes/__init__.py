@@ -1,0 +1,1 @@
+"""Procedural scenes: dated image sequences with exact ground truth."""

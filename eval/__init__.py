@@ -1,0 +1,1 @@
+"""Benchmark tasks, metrics, runner, reports."""

@@ -1,0 +1,1 @@
+"""Metrics as pure functions on python and numpy values."""

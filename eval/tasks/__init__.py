@@ -1,0 +1,1 @@
+"""A task is a YAML file; see `geotempo.eval.task`."""

@@ -1,0 +1,1 @@
+"""Parquet to batches to LoRA training to checkpoints."""

@@ -1,0 +1,56 @@
+"""The command `geotempo`: registration of the commands and the one place where errors become messages."""
+
+import sys
+
+import typer
+
+from geotempo import __version__
+from geotempo.commands.build import build
+from geotempo.commands.check import check
+from geotempo.commands.compose import compose
+from geotempo.commands.demo import demo
+from geotempo.commands.eval import evaluate, score
+from geotempo.commands.predict import predict
+from geotempo.commands.show import show
+from geotempo.commands.train import train
+from geotempo.model.errors import GeoTempoError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Ask dated satellite images; get text, boxes, masks and GeoJSON.",
+)
+app.command()(demo)
+app.command()(predict)
+app.command()(build)
+app.command()(check)
+app.command()(show)
+app.command()(compose)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(score)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"geotempo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print it.")) -> None:
+    """Ask dated satellite images; get text, boxes, masks and GeoJSON."""
+
+
+def main() -> None:
+    """Run the command line; a `GeoTempoError` becomes one line on stderr and exit code 2."""
+    try:
+        app()
+    except GeoTempoError as error:
+        message = " ".join(str(error).split())
+        print(f"geotempo: error: {message}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("geotempo: stopped; what was finished is kept, run the same command to go on", file=sys.stderr)
+        raise SystemExit(130) from None

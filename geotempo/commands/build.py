@@ -1,0 +1,5 @@
+"""`geotempo build`."""
+
+
+def build() -> None:
+    """Not written yet."""

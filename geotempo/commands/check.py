@@ -1,0 +1,5 @@
+"""`geotempo check`."""
+
+
+def check() -> None:
+    """Not written yet."""

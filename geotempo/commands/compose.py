@@ -1,0 +1,5 @@
+"""`geotempo compose`."""
+
+
+def compose() -> None:
+    """Not written yet."""

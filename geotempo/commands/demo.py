@@ -1,0 +1,5 @@
+"""`geotempo demo`."""
+
+
+def demo() -> None:
+    """Not written yet."""

@@ -1,0 +1,5 @@
+"""`geotempo predict`."""
+
+
+def predict() -> None:
+    """Not written yet."""

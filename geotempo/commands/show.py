@@ -1,0 +1,5 @@
+"""`geotempo show`."""
+
+
+def show() -> None:
+    """Not written yet."""

@@ -1,0 +1,5 @@
+"""`geotempo train`."""
+
+
+def train() -> None:
+    """Not written yet."""

@@ -1,0 +1,1 @@
+"""Predictor, georeferencing of answers, result pages."""
