@@ -1,1 +1,31 @@
-"""One file per source dataset."""
+"""The source datasets that `geotempo build` knows. Adding one: a module with a class, and a line here."""
+
+from importlib import import_module
+
+from geotempo.data_builders.source import Source
+from geotempo.model.errors import InputError
+
+SOURCES = {
+    "levir-cc": ("levir_cc", "LevirCC"),
+    "levir-mci": ("levir_mci", "LevirMci"),
+    "levir-cd": ("levir_cd", "LevirCd"),
+    "xbd": ("xbd", "Xbd"),
+    "scenes": ("scenes", "Scenes"),
+}
+
+
+def make_source(name: str, **options: object) -> Source:
+    """Make a source by its name on the command line.
+
+    Args:
+        name: Key of `SOURCES`.
+        **options: Arguments of its class.
+
+    Raises:
+        InputError: No such source.
+    """
+    if name not in SOURCES:
+        raise InputError(f"unknown source {name!r}; allowed: {', '.join(SOURCES)}")
+    module, attribute = SOURCES[name]
+    source: Source = getattr(import_module(f"geotempo.data_builders.sources.{module}"), attribute)(**options)
+    return source

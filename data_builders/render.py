@@ -1,0 +1,57 @@
+"""A stored sample as the text that a model reads and the text that it should write.
+
+The geometry of a `Sample` becomes text here and nowhere earlier, so one store trains any coordinate convention.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from geotempo.data_builders.sample import IMAGE, REGIONS, Sample
+from geotempo.data_builders.store import Store
+from geotempo.model import answer, prompts
+from geotempo.model.predictor import Request
+
+
+def to_request(sample: Sample, max_new_tokens: int = 512) -> Request:
+    """The sample's last question with its images and regions."""
+    return Request(sample.images, sample.question, sample.regions, max_new_tokens)
+
+
+def target_text(sample: Sample, *, points: bool = False) -> str:
+    """The answer that the sample's last turn asks for, in the answer grammar.
+
+    Args:
+        sample: Any sample.
+        points: Write two interior points with every region that has them.
+    """
+    frames = prompts.frames_of(sample.images)
+    regions = sample.target_regions
+    if regions is None:
+        return prompts.fill_regions(sample.target, sample.regions, frames)
+    prose = REGIONS.sub("", sample.target).strip()
+    return answer.format(regions, frames, prose=prose, points=points)
+
+
+def chat(sample: Sample, *, points: bool = False) -> prompts.Prompt:
+    """The whole conversation of a sample, answers included, as a rendered prompt."""
+    prompt = prompts.render(to_request(sample))
+    prompt.messages.append({"role": "assistant", "content": [{"type": "text", "text": target_text(sample, points=points)}]})
+    return prompt
+
+
+def store_texts(folder: Path) -> list[str]:
+    """All questions, headers and answers of a store's training split, to train a tokenizer on."""
+    store = Store(folder)
+    return list(_texts(store))
+
+
+def _texts(store: Store) -> Iterator[str]:
+    for row in store.rows(split="train"):
+        sample = store[row]
+        prompt = prompts.render(to_request(sample), pictures=False)
+        yield "".join(part["text"] for part in prompt.messages[0]["content"] if part["type"] == "text")
+        yield target_text(sample)
+        yield from sample.meta.get("references", ())
+
+
+__all__ = ["IMAGE", "chat", "store_texts", "target_text", "to_request"]

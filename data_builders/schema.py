@@ -1,0 +1,172 @@
+"""The stored form of a `Sample`: one Parquet row, readable with pandas, and the way back.
+
+What belongs to one use of an image (date, sensor, GSD, CRS, transform) stands in the sample's row; what belongs to the
+picture itself (bytes, size) stands once in the images table, under its content hash.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from geotempo.data_builders.sample import Message, Sample
+from geotempo.model.dates import AcquisitionDate
+from geotempo.model.errors import InputError
+from geotempo.model.geometry import Box, Geometry, Mask, Point, Polygon, RotatedBox, bounds
+from geotempo.model.records import ImageRecord, Region
+
+Row = dict[str, Any]
+
+MASK_TYPE = pa.struct([("height", pa.int32()), ("width", pa.int32()), ("counts", pa.string())])
+IMAGE_USE_TYPE = pa.struct([
+    ("image_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("date", pa.string()),
+    ("sensor", pa.string()), ("gsd", pa.list_(pa.float64())), ("bands", pa.list_(pa.string())), ("crs", pa.string()),
+    ("transform", pa.list_(pa.float64())), ("modality", pa.string()), ("view", pa.string()), ("valid", MASK_TYPE),
+])
+REGION_TYPE = pa.struct([
+    ("image", pa.int32()), ("label", pa.string()), ("x1", pa.float64()), ("y1", pa.float64()), ("x2", pa.float64()),
+    ("y2", pa.float64()), ("geometry", pa.string()), ("points", pa.list_(pa.list_(pa.float64()))),
+    ("assessable", pa.bool_()), ("reason", pa.string()),
+])
+SAMPLE_SCHEMA = pa.schema([
+    ("id", pa.string()), ("dataset", pa.string()), ("split", pa.string()), ("task", pa.string()),
+    ("images", pa.list_(IMAGE_USE_TYPE)),
+    ("messages", pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))),
+    ("n_regions", pa.int32()), ("regions", pa.list_(REGION_TYPE)), ("meta", pa.string()),
+])
+IMAGE_SCHEMA = pa.schema([
+    ("id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("n_bytes", pa.int64()), ("data", pa.binary()),
+])
+
+
+def content_id(data: bytes) -> str:
+    """Id of an image in a store: the SHA-256 of its encoded bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def dumps(value: object) -> str:
+    """JSON with sorted keys and no blanks, any unicode as it is, so that equal values give equal bytes."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def geometry_to_json(geometry: Geometry) -> str:
+    """A geometry as JSON; the `type` key is box, rotated_box, polygon or mask (COCO RLE). Coordinates in pixels."""
+    match geometry:
+        case Box():
+            value: Row = {"type": "box", "bbox": geometry.as_tuple()}
+        case RotatedBox():
+            value = {"type": "rotated_box", "center": [geometry.cx, geometry.cy],
+                     "size": [geometry.width, geometry.height], "angle": geometry.angle}
+        case Polygon():
+            value = {"type": "polygon", "exterior": geometry.exterior, "holes": geometry.holes}
+        case Mask():
+            value = {"type": "mask", **geometry.to_coco()}
+    return dumps(value)
+
+
+def geometry_from_json(text: str) -> Geometry:
+    """Inverse of `geometry_to_json`.
+
+    Raises:
+        InputError: The text is no such JSON.
+    """
+    try:
+        value = json.loads(text)
+        match value["type"]:
+            case "box":
+                return Box(*value["bbox"])
+            case "rotated_box":
+                return RotatedBox(*value["center"], *value["size"], value["angle"])
+            case "polygon":
+                return Polygon(_ring(value["exterior"]), tuple(_ring(hole) for hole in value["holes"]))
+            case "mask":
+                return Mask(value["size"][0], value["size"][1], value["counts"])
+            case other:
+                raise InputError(f"unknown geometry type {other!r}; allowed: box, rotated_box, polygon, mask")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{text[:80]!r} is no stored geometry ({error!r})") from None
+
+
+def sample_to_row(sample: Sample) -> Row:
+    """A sample as a row of `SAMPLE_SCHEMA`; image ids become content hashes, the bytes themselves are left out."""
+    return {
+        "id": sample.id, "dataset": sample.dataset, "split": sample.split, "task": sample.task,
+        "images": [_image_to_row(image) for image in sample.images],
+        "messages": [{"role": message.role, "text": message.text} for message in sample.messages],
+        "n_regions": len(sample.regions),
+        "regions": [_region_to_row(region) for region in sample.regions],
+        "meta": dumps(sample.meta),
+    }
+
+
+def sample_from_row(row: Mapping[str, Any], read: Callable[[str], bytes]) -> Sample:
+    """The sample of a row.
+
+    Args:
+        row: A row of `SAMPLE_SCHEMA` as Python values.
+        read: Gives the bytes of an image id.
+
+    Raises:
+        InputError: A value is not allowed in a `Sample`.
+    """
+    return Sample(
+        id=row["id"], dataset=row["dataset"], split=row["split"], task=row["task"],
+        images=tuple(_image_from_row(image, read(image["image_id"])) for image in row["images"]),
+        messages=tuple(Message(message["role"], message["text"]) for message in row["messages"]),
+        regions=tuple(_region_from_row(region) for region in row["regions"]),
+        meta=json.loads(row["meta"]),
+    )
+
+
+def with_content_id(image: ImageRecord) -> ImageRecord:
+    """The record with its bytes loaded and its content hash as id."""
+    data = image.encoded()
+    return replace(image, id=content_id(data), data=data, path=None)
+
+
+def _image_to_row(image: ImageRecord) -> Row:
+    valid = image.valid
+    return {
+        "image_id": content_id(image.encoded()), "width": image.width, "height": image.height,
+        "date": str(image.date) if image.date else None, "sensor": image.sensor, "gsd": image.gsd,
+        "bands": image.bands, "crs": image.crs, "transform": image.transform, "modality": image.modality,
+        "view": image.view,
+        "valid": {"height": valid.height, "width": valid.width, "counts": valid.counts} if valid else None,
+    }
+
+
+def _image_from_row(row: Mapping[str, Any], data: bytes) -> ImageRecord:
+    valid = row["valid"]
+    return ImageRecord(
+        id=row["image_id"], width=row["width"], height=row["height"], data=data,
+        date=AcquisitionDate(row["date"]) if row["date"] else None, sensor=row["sensor"],
+        gsd=(row["gsd"][0], row["gsd"][1]) if row["gsd"] else None,
+        bands=tuple(row["bands"]) if row["bands"] else None, crs=row["crs"],
+        transform=tuple(row["transform"]) if row["transform"] else None, modality=row["modality"], view=row["view"],
+        valid=Mask(valid["height"], valid["width"], valid["counts"]) if valid else None,
+    )
+
+
+def _region_to_row(region: Region) -> Row:
+    x1, y1, x2, y2 = bounds(region.geometry).as_tuple()
+    return {
+        "image": region.image, "label": region.label, "x1": x1, "y1": y1, "x2": x2, "y2": y2,
+        "geometry": geometry_to_json(region.geometry), "points": region.points, "assessable": region.assessable,
+        "reason": region.reason,
+    }
+
+
+def _region_from_row(row: Mapping[str, Any]) -> Region:
+    points = row["points"]
+    return Region(
+        image=row["image"], geometry=geometry_from_json(row["geometry"]), label=row["label"],
+        points=((points[0][0], points[0][1]), (points[1][0], points[1][1])) if points else None,
+        assessable=row["assessable"], reason=row["reason"],
+    )
+
+
+def _ring(points: list[list[float]]) -> tuple[Point, ...]:
+    return tuple((x, y) for x, y in points)

@@ -1,0 +1,238 @@
+"""What a source dataset has to offer, and the helpers that all sources share: checked images, label masks, samples."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from geotempo.data_builders.sample import IMAGE, Message, Sample
+from geotempo.data_builders.schema import content_id
+from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.records import ImageRecord, Region
+
+MAX_REGIONS = 32  # the answer grammar's limit; the largest regions are named, the rest is counted in `left_out`
+FORMATS = ("PNG", "JPEG", "WEBP")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class Rejection(InputError):
+    """One item of a source that cannot be used; it is listed in `rejected.jsonl` and the build goes on.
+
+    Attributes:
+        reason: Short class of the fault, for counting ("missing image").
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+class Source(Protocol):
+    """A dataset in its original folder layout.
+
+    Attributes:
+        name: Name on the command line.
+        version: Raised whenever the samples of unchanged data change.
+        licence: Terms of the data, copied into every sample.
+        citation: Whom to cite.
+    """
+
+    name: str
+    version: int
+    licence: str
+    citation: str
+
+    def check_layout(self, root: Path) -> None:
+        """Look at the folder's layout only.
+
+        Raises:
+            LayoutError: What is missing and what is expected.
+        """
+
+    def keys(self, root: Path) -> list[str]:
+        """Sorted names of the items (pairs, tiles, sequences)."""
+
+    def samples(self, root: Path, key: str) -> Iterator[Sample]:
+        """Samples of one item, in a fixed order.
+
+        Raises:
+            InputError: The item is unusable; it is set aside with the message as the reason.
+        """
+
+    def tally(self, samples: Sequence[Sample]) -> Counter[str]:
+        """What to count over the items for the summary (pairs per split, buildings per class)."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Everything about one item that its samples share.
+
+    Attributes:
+        dataset: Source name.
+        split: train, val or test.
+        key: Original id of the item.
+        images: In time order.
+        licence: Terms of the data.
+        meta: Facts that go into the meta of every sample.
+    """
+
+    dataset: str
+    split: str
+    key: str
+    images: tuple[ImageRecord, ...]
+    licence: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def id(self, tag: str) -> str:
+        """Sample id for a task tag."""
+        return f"{self.dataset}/{self.split}/{self.key}#{tag}"
+
+    def sample(self, tag: str, task: str, question: str, answer: str, regions: Sequence[Region] = (),
+               **meta: Any) -> Sample:  # noqa: ANN401 - any JSON value
+        """One-turn sample: `<image>` per image, a newline, the question; then the answer."""
+        return Sample(
+            id=self.id(tag), dataset=self.dataset, split=self.split, task=task, images=self.images,
+            messages=(Message("user", IMAGE * len(self.images) + "\n" + question), Message("assistant", answer)),
+            regions=tuple(regions), meta={"licence": self.licence, **self.meta, **meta},
+        )
+
+
+def listing(indices: Sequence[int]) -> tuple[str, int]:
+    """The placeholder that lists regions, and how many the cap leaves out.
+
+    Args:
+        indices: Indices into a sample's regions, largest region first.
+
+    Returns:
+        (`<regions:...>` with at most `MAX_REGIONS` indices, number of regions left out).
+    """
+    named = indices[:MAX_REGIONS]
+    return "<regions:" + ",".join(map(str, named)) + ">", len(indices) - len(named)
+
+
+def find_image(folder: Path, name: str) -> Path:
+    """The file `name` in a folder, or one of the same stem with another image extension (re-encoded copies).
+
+    Raises:
+        Rejection: There is none.
+    """
+    path = folder / name
+    if path.is_file():
+        return path
+    for extension in EXTENSIONS:
+        if path.with_suffix(extension).is_file():
+            return path.with_suffix(extension)
+    raise Rejection("missing image", f"{folder.parent.name}/{folder.name}/{name}")
+
+
+def load_image(path: Path, **facts: Any) -> ImageRecord:  # noqa: ANN401 - fields of ImageRecord
+    """Read an 8-bit PNG, JPEG or WebP and decode it once, so that a truncated file is found now and not in training.
+
+    Args:
+        path: The file.
+        **facts: Further fields of `ImageRecord` (date, sensor, gsd, ...).
+
+    Raises:
+        Rejection: Missing, truncated, of another format, or not 8-bit.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Rejection("missing image", f"{name}: {error.strerror}") from None
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            kind, mode, (width, height) = picture.format, picture.mode, picture.size
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Rejection("broken image", f"{name}: {_plain(error)}") from None
+    if kind not in FORMATS or mode.startswith(("I", "F")):
+        raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {', '.join(FORMATS)}")
+    return ImageRecord(id=content_id(data), width=width, height=height, data=data, **facts)
+
+
+def load_labels(path: Path) -> npt.NDArray[np.uint8]:
+    """Channel 0 of a label image.
+
+    Returns:
+        H x W array of the stored values (palette indices of a P image; 0/255 of a 1-bit image).
+
+    Raises:
+        Rejection: Missing or broken.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            array = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+    except FileNotFoundError:
+        raise Rejection("missing mask", name) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Rejection("broken mask", f"{name}: {_plain(error)}") from None
+    channel = array if array.ndim == 2 else array[..., 0]
+    if channel.dtype != np.uint8:
+        raise Rejection("unsupported mask", f"{name} has {channel.dtype} values; allowed: 8-bit")
+    return channel
+
+
+def load_pair(before: Path, after: Path) -> tuple[ImageRecord, ImageRecord]:
+    """Two images of equal size.
+
+    Raises:
+        Rejection: One cannot be used, or the sizes differ.
+    """
+    first, second = load_image(before), load_image(after)
+    same_size(first, (second.height, second.width), f"{after.parent.name}/{after.name}")
+    return first, second
+
+
+def same_size(image: ImageRecord, shape: tuple[int, ...], name: str) -> None:
+    """Compare an image's size with the (height, width) of something that belongs to it.
+
+    Raises:
+        Rejection: They differ.
+    """
+    if (image.height, image.width) != shape:
+        raise Rejection("size mismatch",
+                        f"{name} is {shape[1]} x {shape[0]}, its first image is {image.width} x {image.height}")
+
+
+def load_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    """Read a JSON file of one item.
+
+    Raises:
+        Rejection: Missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Rejection("missing annotation", f"{path.parent.name}/{path.name}") from None
+    except (OSError, ValueError) as error:
+        raise Rejection("broken annotation", f"{path.parent.name}/{path.name}: {_plain(error)}") from None
+
+
+def need_folder(root: Path, source: str, expected: str) -> None:
+    """Check that the root of a dataset is a folder.
+
+    Raises:
+        LayoutError: It is not.
+    """
+    if not root.is_dir():
+        raise LayoutError(f"{root} is not a folder; {source} expects {expected}; give its place with --root")
+
+
+def _plain(error: Exception) -> str:
+    """An error's text without object addresses, so that two builds write the same `rejected.jsonl`."""
+    text = str(error) or type(error).__name__
+    return text.split(" <_io.")[0]

@@ -1,0 +1,206 @@
+"""xBD (xView2): buildings before and after a disaster, with damage per building.
+
+```
+[<split>/]images/<disaster>_NNNNNNNN_{pre,post}_disaster.png
+[<split>/]labels/<same>.json              WKT polygons with damage; or
+[<split>/]targets/<same>[_target].png     0 background, 1 no-damage .. 4 destroyed
+```
+Gupta et al. 2019, "xBD: A Dataset for Assessing Building Damage from Satellite Imagery", arXiv:1911.09296.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from geotempo.data_builders.instances import flag_meta
+from geotempo.data_builders.sample import Sample
+from geotempo.data_builders.source import (
+    EXTENSIONS,
+    Draft,
+    Rejection,
+    find_image,
+    listing,
+    load_image,
+    load_json,
+    load_labels,
+    need_folder,
+    same_size,
+)
+from geotempo.data_builders.wordings import ask
+from geotempo.data_builders.xbd_labels import (
+    CLASSES,
+    DAMAGED,
+    UNCLASSIFIED,
+    Building,
+    image_facts,
+    per_class,
+    read_features,
+    read_targets,
+)
+from geotempo.model.errors import LayoutError
+
+PRE, POST = "_pre_disaster", "_post_disaster"
+SPLITS = {"train": "train", "tier1": "train", "tier3": "train", "test": "test", "hold": "val"}
+KINDS = ("earthquake", "fire", "flooding", "tsunami", "volcano", "wind")
+PER_CLASS = 2  # buildings of each damage class and pair that get questions of their own
+EXPECTED = "[train|tier3|test|hold/]images/<disaster>_NNNNNNNN_{pre,post}_disaster.png with labels/ or targets/ beside"
+
+
+class Xbd:
+    """Damage of all buildings and of single ones, grounding of damage, counting, temporal reference."""
+
+    name = "xbd"
+    version = 1
+    licence = "CC BY-NC-SA 4.0 (xBD)"
+    citation = "Gupta et al. 2019, xBD, arXiv:1911.09296"
+
+    def check_layout(self, root: Path) -> None:
+        """See `Source`."""
+        need_folder(root, self.name, EXPECTED)
+        folders = _folders(root)
+        if not folders:
+            raise LayoutError(f"{root} has no folder images; {self.name} expects {EXPECTED}")
+        for folder in folders.values():
+            if not any((folder / name).is_dir() for name in ("labels", "targets")):
+                raise LayoutError(f"{folder} has neither labels nor targets; {self.name} expects {EXPECTED}")
+            if not _stems(folder):
+                raise LayoutError(f"{folder / 'images'} has no *{PRE} or *{POST} image; {self.name} expects {EXPECTED}")
+
+    def keys(self, root: Path) -> list[str]:
+        """`folder/scene`, for example `tier3/joplin-tornado_00000000`."""
+        return sorted(f"{name}/{stem}" for name, folder in _folders(root).items() for stem in _stems(folder))
+
+    def samples(self, root: Path, key: str) -> Iterator[Sample]:
+        """All samples of one pair."""
+        name, _, stem = key.partition("/")
+        folder = _folders(root)[name]
+        draft, buildings, metadata = _read_pair(self, folder, name, stem)
+        assessed = [building for building in buildings if building.damage != UNCLASSIFIED]
+        yield _damage_of_all(draft, buildings)
+        yield _damaged(draft, assessed)
+        yield from _counts(draft, assessed)
+        if assessed:
+            tag = "change_vqa:damage"
+            damaged = any(building.damage in DAMAGED for building in assessed)
+            yield draft.sample(tag, "change_vqa", ask(tag.replace(":", "."), draft.id(tag)), "yes" if damaged else "no")
+        for building in _chosen(assessed):
+            yield from _single(draft, building)
+        if metadata.get("disaster_type") in KINDS:
+            tag = "temporal_classification:disaster"
+            question = ask("temporal_classification.disaster", draft.id(tag), kinds=", ".join(KINDS))
+            yield draft.sample(tag, "temporal_classification", question, metadata["disaster_type"])
+
+    def tally(self, samples: Sequence[Sample]) -> Counter[str]:
+        """Pairs per split, buildings per damage class, features set aside per reason."""
+        found: Counter[str] = Counter()
+        for sample in samples:
+            if sample.id.endswith("#damage"):
+                found[f"pairs/{sample.split}"] += 1
+                found.update({f"buildings/{name}": count for name, count in sample.meta["buildings"].items()})
+                found.update({f"set aside/{name}": count for name, count in sample.meta["set_aside"].items()})
+        return found
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    """Folders that hold `images`, by name: the root itself, or those in it (splits or disasters)."""
+    if (root / "images").is_dir():
+        return {root.resolve().name: root}
+    return {path.name: path for path in sorted(root.iterdir()) if (path / "images").is_dir()}
+
+
+def _stems(folder: Path) -> list[str]:
+    """Scenes of which at least one of the two images is there; a missing partner is reported later."""
+    names = (path.stem for path in (folder / "images").iterdir() if path.suffix.lower() in EXTENSIONS)
+    return sorted({name.removesuffix(end) for name in names for end in (PRE, POST) if name.endswith(end)})
+
+
+def _read_pair(source: Xbd, folder: Path, name: str, stem: str) -> tuple[Draft, list[Building], dict[str, Any]]:
+    """Images, buildings and the post image's metadata, from the label JSON or else from the target mask."""
+    paths = [find_image(folder / "images", f"{stem}{end}.png") for end in (PRE, POST)]
+    after = load_image(paths[1])
+    metadata: dict[str, Any] = {}
+    aside: Counter[str] = Counter()
+    facts: list[dict[str, Any]] = [{}, {}]
+    if (folder / "labels" / f"{stem}{POST}.json").is_file():
+        labels = [_label(folder / "labels" / f"{stem}{end}.json") for end in (PRE, POST)]
+        facts = [image_facts(label, after.width, after.height) for label in labels]
+        metadata = labels[1].get("metadata") or {}
+        buildings, aside = read_features(labels[1], after.width, after.height)
+    else:
+        target = load_labels(_target(folder, f"{stem}{POST}"))
+        same_size(after, target.shape, f"targets/{stem}{POST}")
+        buildings = read_targets(target)
+    images = tuple(load_image(path, **fact) for path, fact in zip(paths, facts, strict=True))
+    same_size(images[0], (images[1].height, images[1].width), f"images/{paths[1].name}")
+    draft = Draft(source.name, SPLITS.get(name, "train"), stem, images, source.licence,
+                  {"set_aside": dict(sorted(aside.items())), "disaster": metadata.get("disaster") or _disaster(stem)})
+    return draft, buildings, metadata
+
+
+def _label(path: Path) -> dict[str, Any]:
+    label = load_json(path)
+    if not isinstance(label, dict) or not isinstance(label.get("features"), dict):
+        raise Rejection("broken annotation", f"labels/{path.name} has no features; expected an xBD label JSON")
+    return label
+
+
+def _target(folder: Path, stem: str) -> Path:
+    for name in (f"{stem}_target.png", f"{stem}.png"):
+        if (folder / "targets" / name).is_file():
+            return folder / "targets" / name
+    raise Rejection("missing mask", f"neither labels/{stem}.json nor targets/{stem}_target.png")
+
+
+def _disaster(stem: str) -> str:
+    return stem.rpartition("_")[0]
+
+
+def _damage_of_all(draft: Draft, buildings: Sequence[Building]) -> Sample:
+    """All buildings are stored; the answer lists the largest assessed ones."""
+    height, width = draft.images[0].height, draft.images[0].width
+    regions = [building.region(height, width) for building in buildings]
+    answer, left_out = listing([index for index, region in enumerate(regions) if region.assessable])
+    return draft.sample("damage", "damage", ask("damage.all", draft.id("damage")), answer, regions, left_out=left_out,
+                        buildings=per_class(buildings), **flag_meta(regions, height, width))
+
+
+def _damaged(draft: Draft, assessed: Sequence[Building]) -> Sample:
+    tag = "change_grounding:damaged"
+    height, width = draft.images[0].height, draft.images[0].width
+    regions = [building.region(height, width, "damaged building") for building in assessed
+               if building.damage in DAMAGED]
+    answer, left_out = listing(range(len(regions)))
+    return draft.sample(tag, "change_grounding", ask("change_grounding.damage", draft.id(tag)), answer, regions,
+                        left_out=left_out, **flag_meta(regions, height, width))
+
+
+def _counts(draft: Draft, assessed: Sequence[Building]) -> Iterator[Sample]:
+    for level in CLASSES:
+        tag = f"counting:{level}"
+        count = sum(building.damage == level for building in assessed)
+        yield draft.sample(tag, "counting", ask("counting.damage", draft.id(tag), level=level), str(count))
+
+
+def _chosen(assessed: Sequence[Building]) -> list[Building]:
+    """A few buildings of each class, by the hash of their uid, so that the choice is neither by size nor by place."""
+    shuffled = sorted(assessed, key=lambda building: hashlib.sha256(building.uid.encode()).hexdigest())
+    return [building for level in CLASSES
+            for building in [other for other in shuffled if other.damage == level][:PER_CLASS]]
+
+
+def _single(draft: Draft, building: Building) -> Iterator[Sample]:
+    """Damage level of one building, and in which images it is damaged or intact."""
+    # The label stays neutral: the question must not give the answer away.
+    region = building.region(draft.images[0].height, draft.images[0].width, "building")
+    tag = f"damage:{building.uid}"
+    yield draft.sample(tag, "damage", ask("damage.region", draft.id(tag)), building.damage, [region])
+    damaged = building.damage in DAMAGED
+    if damaged:
+        tag = f"temporal_referring:damaged:{building.uid}"
+        yield draft.sample(tag, "temporal_referring", ask("temporal_referring.damaged", draft.id(tag)), "Image 2",
+                           [region])
+    tag = f"temporal_referring:intact:{building.uid}"
+    yield draft.sample(tag, "temporal_referring", ask("temporal_referring.intact", draft.id(tag)),
+                       "Image 1" if damaged else "Image 1, Image 2", [region])

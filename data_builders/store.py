@@ -1,0 +1,246 @@
+"""Reading a store, and writing one from samples at hand.
+
+```
+DIR/manifest.json              format and builder versions, counts, sha256 of every shard
+DIR/rejected.jsonl             what the source held but could not be used, with the reason
+DIR/samples/<split>-NNNNN.parquet   one row per sample
+DIR/images/NNNNN.parquet       one row per distinct image: id (sha256), size, original bytes
+```
+"""
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from geotempo import __version__
+from geotempo.data_builders.sample import Sample
+from geotempo.data_builders.schema import Row, sample_from_row
+from geotempo.data_builders.shards import FORMAT, FORMAT_VERSION, MANIFEST, Building
+from geotempo.model.errors import InputError, LayoutError
+
+CACHED_GROUPS = 8
+
+
+class Store:
+    """Samples on disk, read at random.
+
+    Opening reads the manifest and the small columns (id, split, task, number of regions); images are read when a
+    sample is asked for. An object may be used in forked or spawned workers: file handles are opened per process.
+
+    Args:
+        path: Folder of the store.
+
+    Raises:
+        LayoutError: The folder is no store.
+        InputError: A shard is missing or of another size than the manifest says, or the format is a newer one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        self._open: dict[tuple[int, str], pq.ParquetFile] = {}
+        self._cache: OrderedDict[tuple[str, int], list[Row]] = OrderedDict()
+        self.ids: list[str] = []
+        self._splits: list[str] = []
+        self._tasks: list[str] = []
+        self._n_regions: list[int] = []
+        self._where: list[tuple[str, int, int]] = []
+        self._image_where: dict[str, tuple[str, int, int]] = {}
+        for entry in self.manifest["files"]:
+            self._index(entry["path"])
+        self._row_of = {name: row for row, name in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.ids)
+
+    def rows(self, split: str | None = None, tasks: Collection[str] | None = None, ids: Collection[str] | None = None,
+             max_regions: int | None = None) -> list[int]:
+        """Indices of the samples that match all conditions, in stored order.
+
+        Args:
+            split: train, val or test.
+            tasks: Names of tasks.
+            ids: Sample ids.
+            max_regions: Samples with at most so many regions.
+
+        Raises:
+            InputError: The store has no such split, task or id.
+        """
+        _known("split", [split] if split is not None else [], set(self._splits), self.path)
+        _known("task", tasks or [], set(self._tasks), self.path)
+        _known("id", ids or [], self._row_of.keys(), self.path)
+        wanted = range(len(self)) if ids is None else sorted(self._row_of[name] for name in set(ids))
+        return [row for row in wanted
+                if (split is None or self._splits[row] == split)
+                and (tasks is None or self._tasks[row] in tasks)
+                and (max_regions is None or self._n_regions[row] <= max_regions)]
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at an index, its images with their bytes.
+
+        Raises:
+            IndexError: No such index.
+        """
+        return sample_from_row(self.row(index), self.image_bytes)
+
+    def by_id(self, sample_id: str) -> Sample:
+        """The sample of that id.
+
+        Raises:
+            InputError: There is none.
+        """
+        _known("id", [sample_id], self._row_of.keys(), self.path)
+        return self[self._row_of[sample_id]]
+
+    def row(self, index: int) -> Row:
+        """The stored row at an index, without image bytes."""
+        shard, group, offset = self._where[index]
+        key = (shard, group)
+        if key not in self._cache:
+            table = self._file(shard).read_row_group(group, use_threads=False)
+            self._cache[key] = table.to_pylist()
+            if len(self._cache) > CACHED_GROUPS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key][offset]
+
+    @property
+    def image_ids(self) -> list[str]:
+        """Ids of all images, in stored order."""
+        return list(self._image_where)
+
+    def image_bytes(self, image_id: str) -> bytes:
+        """Original bytes of an image.
+
+        Raises:
+            InputError: The store has no such image.
+        """
+        if image_id not in self._image_where:
+            raise InputError(f"{self.path} has no image {image_id}; build the store again")
+        shard, group, offset = self._image_where[image_id]
+        column = self._file(shard).read_row_group(group, columns=["data"], use_threads=False).column("data")
+        data: bytes = column[offset].as_py()
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files, for workers started by spawn."""
+        return {**self.__dict__, "_open": {}, "_cache": OrderedDict()}
+
+    def _file(self, shard: str) -> pq.ParquetFile:
+        key = (os.getpid(), shard)
+        if key not in self._open:
+            self._open[key] = pq.ParquetFile(self.path / shard, memory_map=True)
+        return self._open[key]
+
+    def _index(self, shard: str) -> None:
+        """Take the small columns of a shard into memory."""
+        file = pq.ParquetFile(self.path / shard, memory_map=True)
+        images = shard.startswith("images/")
+        names = ["id"] if images else ["id", "split", "task", "n_regions"]
+        places = [(shard, group, offset) for group in range(file.num_row_groups)
+                  for offset in range(file.metadata.row_group(group).num_rows)]
+        columns = file.read(columns=names, use_threads=False).to_pydict()
+        if images:
+            self._image_where.update(zip(columns["id"], places, strict=True))
+            return
+        self._where += places
+        self.ids += columns["id"]
+        self._splits += columns["split"]
+        self._tasks += columns["task"]
+        self._n_regions += columns["n_regions"]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read and check the manifest of a store; the shards' sizes are compared, their hashes are not (see `check`).
+
+    Raises:
+        LayoutError: No manifest, or one of another format.
+        InputError: A newer format version, or shards that are missing or of another size.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise LayoutError(f"{path / MANIFEST} says {manifest['format']!r}, a store says {FORMAT!r}")
+        version, files = manifest["format_version"], manifest["files"]
+        expected = {str(entry["path"]): int(entry["bytes"]) for entry in files if len(entry["sha256"]) == 64}
+    except OSError:
+        raise LayoutError(f"{path} is no store: it has no {MANIFEST}; make one with `geotempo build`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LayoutError(f"{path / MANIFEST} is no manifest of a store ({error!r}); build it again") from None
+    if version > FORMAT_VERSION:
+        raise InputError(f"{path} has store format {version}, this geotempo reads up to {FORMAT_VERSION}; update it")
+    if len(expected) != len(files):
+        raise LayoutError(f"{path / MANIFEST} lists shards without sha256; build the store again")
+    for name, size in expected.items():
+        if not (path / name).is_file() or (path / name).stat().st_size != size:
+            raise InputError(f"{path / name} is missing or not {size} bytes long; copy or build the store again")
+    return manifest
+
+
+def write_store(samples: Iterable[Sample], out: str | Path, *, source: str = "samples",
+                options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write samples to a new store, streaming; the same samples always give the same bytes.
+
+    Args:
+        samples: Any samples with distinct ids.
+        out: Folder; it appears only when everything is written. An earlier store of the same `source` is replaced.
+        source: Name for the manifest.
+        options: What else tells how the samples were made.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: An id occurs twice, or `out` holds something else.
+    """
+    plan = {"source": source, "options": options or {}, "version": 1, "geotempo": __version__}
+    with Building(Path(out), plan) as building:
+        building.restart()
+        for sample in samples:
+            building.add([sample])
+        building.flush()
+        manifest = make_manifest(building, plan)
+        building.finish(manifest)
+    return manifest
+
+
+def make_manifest(building: Building, plan: dict[str, Any], **facts: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """The manifest of what a `Building` holds.
+
+    Args:
+        building: With all blocks flushed.
+        plan: `source`, `version` and `options` of the builder.
+        **facts: Further entries (licence, citation).
+    """
+    rejected = [entry for block in building.blocks for entry in block["rejected"]]
+    reasons = [entry["reason"] for entry in rejected]
+    tally: dict[str, int] = {}
+    for block in building.blocks:
+        for name, count in block["tally"].items():
+            tally[name] = tally.get(name, 0) + count
+    files = building.files()
+    rows = {kind: sum(entry["rows"] for entry in files if entry["path"].startswith(kind))
+            for kind in ("samples", "images")}
+    return {
+        "format": FORMAT, "format_version": FORMAT_VERSION, "geotempo": __version__,
+        "builder": {"source": plan["source"], "version": plan["version"], "options": plan["options"]}, **facts,
+        "counts": {**rows, "by_split": building.counts("split"), "by_task": building.counts("task"),
+                   "by_source": building.counts("dataset")},
+        "items": building.done, "tally": dict(sorted(tally.items())),
+        "rejected": {"total": len(rejected), "by_reason": {name: reasons.count(name) for name in sorted(set(reasons))}},
+        "files": files,
+    }
+
+
+def _known(what: str, asked: Collection[str], known: Collection[str], path: Path) -> None:
+    """Raise an `InputError` that names what the store has when something else is asked for."""
+    missing = [name for name in asked if name not in known]
+    if missing:
+        listed = ", ".join(sorted(known)[:12]) + (", ..." if len(known) > 12 else "")
+        raise InputError(f"{path} has no {what} {missing[0]!r}; it has: {listed or 'none'}")

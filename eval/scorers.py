@@ -1,0 +1,193 @@
+"""The metrics by the names that task files use.
+
+Every metric is a function of sums: each sample gives a row of sufficient statistics, the rows are added, and the sum
+gives the score. So one pass over the samples gives the score and its bootstrap interval. A metric applies to the
+samples whose *true* answer has what it needs; what the model answered never decides who is counted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from geotempo.data_builders.sample import Sample
+from geotempo.eval.metrics.bleu import FloatArray, bleu_from_sums, bleu_statistics
+from geotempo.eval.metrics.bootstrap import ratio_from_sums
+from geotempo.eval.metrics.boxes import Detection, box_counts, f1_from_sums
+from geotempo.eval.metrics.ciderd import cider_d
+from geotempo.eval.metrics.masks import mask_counts, overall_iou, sample_iou
+from geotempo.eval.metrics.text import absolute_error, caption_match, normalise_short, short_match
+from geotempo.eval.reading import Kind, Reading, frames_of, kind_of, prose_of, references, true_regions, true_value
+from geotempo.model.geometry import BoolArray, Mask, bounds, rasterize
+from geotempo.model.records import Region
+
+BOX_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """An answer beside the truth.
+
+    Attributes:
+        sample: The sample whose answer is the right one.
+        reading: What the model answered.
+        masks: Masks of the answered regions, in their order; None where the regions' own geometry is the mask.
+    """
+
+    sample: Sample
+    reading: Reading
+    masks: tuple[Mask, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    Attributes:
+        title: For the report.
+        applies: Whether a sample is counted, from its true answer alone.
+        statistics: Cases to rows of sufficient statistics, array (n, k).
+        aggregate: Sums (..., k) to scores (...).
+        scale: Factor of the printed value; 100 for scores, 1 for errors in objects.
+        frozen: True where the statistics depend on the whole reference set, which the interval takes as given.
+    """
+
+    title: str
+    applies: Callable[[Sample], bool]
+    statistics: Callable[[Sequence[Case]], FloatArray]
+    aggregate: Callable[[FloatArray], FloatArray] = ratio_from_sums
+    scale: float = 100.0
+    frozen: bool = False
+
+
+def _mean(score: Callable[[Case], float]) -> Callable[[Sequence[Case]], FloatArray]:
+    """Statistics of a mean: the score of each case, and 1."""
+    return lambda cases: np.array([[score(case), 1.0] for case in cases], dtype=np.float64).reshape(-1, 2)
+
+
+def _caption(case: Case) -> str:
+    """The answered caption; empty where the answer is unreadable, which matches nothing."""
+    if case.reading.value is None and case.reading.kind is Kind.TEXT:
+        return ""
+    return case.reading.answer.prose
+
+
+def _bleu(cases: Sequence[Case]) -> FloatArray:
+    return bleu_statistics([_caption(case) for case in cases], [references(case.sample) for case in cases])
+
+
+def _cider(cases: Sequence[Case]) -> FloatArray:
+    scores = cider_d([_caption(case) for case in cases], [references(case.sample) for case in cases])
+    return np.stack([scores, np.ones_like(scores)], axis=-1)
+
+
+def _accurate(case: Case) -> float:
+    value, truth = case.reading.value, true_value(case.sample)
+    if value is None:
+        return 0.0
+    if case.reading.kind is Kind.TEXT:
+        return float(short_match(str(value), references(case.sample)))
+    return float(value == truth)
+
+
+def _count_error(case: Case) -> float:
+    value, truth = case.reading.value, true_value(case.sample)
+    assert isinstance(truth, (int, float))
+    return absolute_error(float(value) if isinstance(value, (int, float)) else None, float(truth))
+
+
+def _detections(regions: Sequence[Region]) -> list[Detection]:
+    return [Detection(region.image, bounds(region.geometry).as_tuple(), normalise_short(region.label),
+                      ignore=not region.assessable) for region in regions]
+
+
+def _box_statistics(label_aware: bool) -> Callable[[Sequence[Case]], FloatArray]:
+    """True positives, false positives and false negatives of each case.
+
+    An unreadable answer misses every true box; where there is none to miss it counts as one false positive, so that
+    silence is never better than the answer "nothing".
+    """
+
+    def statistics(cases: Sequence[Case]) -> FloatArray:
+        rows = []
+        for case in cases:
+            truth, regions = _detections(true_regions(case.sample)), case.reading.value
+            if isinstance(regions, tuple):
+                rows.append(box_counts(_detections(_assessable(regions)), truth, BOX_THRESHOLD, label_aware))
+            else:
+                missed = sum(not box.ignore for box in truth)
+                rows.append((0, 0 if missed else 1, missed))
+        return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+    return statistics
+
+
+def _assessable(regions: Sequence[Region]) -> list[Region]:
+    """Without the regions of which the answer itself says that they cannot be assessed."""
+    return [region for region in regions if region.assessable]
+
+
+def _union(regions: Sequence[Region], masks: Sequence[Mask] | None, height: int, width: int, number: int) -> BoolArray:
+    """All regions of acquisition `number` as one H x W mask."""
+    out = np.zeros((height, width), dtype=np.bool_)
+    for index, region in enumerate(regions):
+        if region.image == number and region.assessable:
+            out |= rasterize(region.geometry if masks is None else masks[index], height, width)
+    return out
+
+
+def pixel_counts(case: Case) -> tuple[int, int]:
+    """Intersection and union in pixels, summed over the acquisitions of one sample.
+
+    An unreadable answer is an empty mask.
+    """
+    regions = case.reading.value if isinstance(case.reading.value, tuple) else ()
+    truth, shared, every = true_regions(case.sample), 0, 0
+    for number, frame in enumerate(frames_of(case.sample), start=1):
+        size = frame.height, frame.width
+        counts = mask_counts(_union(regions, case.masks, *size, number), _union(truth, None, *size, number))
+        shared, every = shared + counts[0], every + counts[1]
+    return shared, every
+
+
+def _pixel_statistics(cases: Sequence[Case]) -> FloatArray:
+    return np.array([pixel_counts(case) for case in cases], dtype=np.float64).reshape(-1, 2)
+
+
+def _iou(empty: float) -> Callable[[Case], float]:
+    """IoU of one case; an unreadable answer scores 0 even where there is nothing to find."""
+    return lambda case: 0.0 if case.reading.value is None else sample_iou(*pixel_counts(case), empty)
+
+
+def _has_prose(sample: Sample) -> bool:
+    return bool(prose_of(sample))
+
+
+def _has_regions(sample: Sample) -> bool:
+    return kind_of(sample) is Kind.REGIONS
+
+
+def _has_short(sample: Sample) -> bool:
+    return kind_of(sample) is not Kind.REGIONS
+
+
+def _has_number(sample: Sample) -> bool:
+    return kind_of(sample) is Kind.NUMBER
+
+
+METRICS: dict[str, Metric] = {
+    "caption_exact_first": Metric("exact match, first reference", _has_prose,
+                                  _mean(lambda case: caption_match(_caption(case), references(case.sample))[0])),
+    "caption_exact_any": Metric("exact match, any reference", _has_prose,
+                                _mean(lambda case: caption_match(_caption(case), references(case.sample))[1])),
+    "bleu4": Metric("BLEU-4", _has_prose, _bleu, bleu_from_sums),
+    "cider_d": Metric("CIDEr-D", _has_prose, _cider, frozen=True),
+    "accuracy": Metric("accuracy", _has_short, _mean(_accurate)),
+    "images_accuracy": Metric("accuracy, image set", lambda sample: kind_of(sample) is Kind.IMAGES, _mean(_accurate)),
+    "count_mae": Metric("mean absolute error (objects)", _has_number, _mean(_count_error), scale=1.0),
+    "box_f1": Metric("box F1@0.5", _has_regions, _box_statistics(label_aware=False), f1_from_sums),
+    "box_f1_labels": Metric("box F1@0.5, labels agree", _has_regions, _box_statistics(label_aware=True), f1_from_sums),
+    "oiou": Metric("oIoU (cumulative)", _has_regions, _pixel_statistics, overall_iou),
+    "miou": Metric("mIoU (empty/empty = 0, RMSIN)", _has_regions, _mean(_iou(0.0))),
+    "giou": Metric("gIoU (empty/empty = 100, LISA)", _has_regions, _mean(_iou(1.0))),
+}

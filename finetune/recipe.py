@@ -1,0 +1,186 @@
+"""Recipes: one YAML file says what is trained, on what, and how.
+
+Four sections: `model`, `data`, `lora` (optional) and `train`; `train` goes unchanged to `transformers.TrainingArguments`,
+so its keys and their meaning are documented there. Unknown keys are refused with the nearest known name.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from geotempo.model.errors import ConfigError
+
+MODULES = ("vision_tower", "projector", "language_model")
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    """Refuse unknown keys.
+
+    Raises:
+        ConfigError: Names the first unknown key, the nearest allowed one and all allowed ones.
+    """
+    names = list(allowed)
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"unknown key {key!r} in {where}; {hint}allowed: {', '.join(names)}")
+
+
+class _Section:
+    """A dataclass that reads itself from a mapping."""
+
+    @classmethod
+    def read(cls, given: Any, where: str) -> Self:
+        """Build the section from YAML.
+
+        Raises:
+            ConfigError: Not a mapping, an unknown key, a missing key or a wrong value.
+        """
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"section {where!r} must hold keys and values, got {given!r}")
+        check_keys(given, [f.name for f in dataclasses.fields(cls)], where)  # type: ignore[arg-type]
+        try:
+            return cls(**given)
+        except TypeError as error:
+            raise ConfigError(f"section {where!r}: {error}") from None
+
+
+@dataclass(frozen=True)
+class ModelSection(_Section):
+    """What is trained.
+
+    Attributes:
+        base: Folder or hub name of an image-text model; or
+        compose: fields of `geotempo.model.compose.Composition`, to start from parts or from random weights.
+        freeze: Any of `MODULES`.
+        learning_rates: Learning rate by module, where it differs from `train.learning_rate`.
+    """
+
+    base: str | None = None
+    compose: dict[str, Any] | None = None
+    freeze: tuple[str, ...] = ()
+    learning_rates: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.base is None) == (self.compose is None):
+            raise ConfigError("section 'model' needs exactly one of base (a folder or hub name) and compose (parts)")
+        check_keys(dict.fromkeys(self.freeze), MODULES, "model.freeze")
+        check_keys(self.learning_rates, MODULES, "model.learning_rates")
+
+
+@dataclass(frozen=True)
+class DataSection(_Section):
+    """Which samples.
+
+    Attributes:
+        store: Folder written by `geotempo build`.
+        split: Split of the store.
+        tasks: Tasks to keep; None keeps all.
+        images: Keep only samples whose id starts with one of these prefixes up to `#` (`dataset/split/original-id`).
+        max_regions: Leave out samples with more regions.
+        points: Answers carry two interior points per region (for masks).
+        augment: Arguments of `geotempo.finetune.augment.Augment`.
+    """
+
+    store: str
+    split: str = "train"
+    tasks: tuple[str, ...] | None = None
+    images: tuple[str, ...] | None = None
+    max_regions: int | None = None
+    points: bool = False
+    augment: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoraSection(_Section):
+    """LoRA on the linear layers of the LLM (Hu et al., arXiv 2106.09685).
+
+    Attributes:
+        r: Rank.
+        alpha: Scale; the update is multiplied by alpha / r.
+        dropout: Dropout on the adapter's input, 0 to 1.
+        targets: Names of linear layers inside the LLM.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: tuple[str, ...] = LORA_TARGETS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe; `train` is checked by `TrainingArguments` itself."""
+
+    model: ModelSection
+    data: DataSection
+    train: dict[str, Any]
+    lora: LoraSection | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary, for the copy beside a checkpoint."""
+        return dataclasses.asdict(self)
+
+
+def read_yaml(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a recipe file and apply `section.key=value` overrides, values in YAML.
+
+    Raises:
+        ConfigError: The file is missing, is no YAML mapping, or an override has no '='.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {str(path)!r}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{str(path)!r} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{str(path)!r} must hold the sections model, data and train")
+    for override in overrides:
+        _apply(raw, override)
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r} is no override; write section.key=value, e.g. train.learning_rate=1e-4")
+    *sections, key = name.split(".")
+    target = raw
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"the override {override!r} goes into {section!r}, which holds no keys")
+    try:
+        target[key] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value of the override {override!r} is not valid YAML") from None
+
+
+def parse_recipe(raw: Mapping[str, Any]) -> Recipe:
+    """Check a recipe's sections and keys.
+
+    Raises:
+        ConfigError: Something is unknown, missing or contradictory.
+    """
+    check_keys(raw, ("model", "data", "lora", "train"), "the recipe")
+    missing = [section for section in ("model", "data", "train") if section not in raw]
+    if missing:
+        raise ConfigError(f"the recipe lacks the section {missing[0]!r}; needed are model, data and train")
+    lora = raw.get("lora")
+    train = raw["train"]
+    if not isinstance(train, Mapping) or "output_dir" not in train:
+        raise ConfigError("section 'train' needs output_dir, the folder for checkpoints and the final model")
+    return Recipe(
+        ModelSection.read(raw["model"], "model"),
+        DataSection.read(raw["data"], "data"),
+        dict(train),
+        LoraSection.read(lora, "lora") if lora is not None else None,
+    )

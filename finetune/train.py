@@ -1,0 +1,130 @@
+"""Training from a recipe, read top to bottom: model, data, adapter, Trainer, final checkpoint."""
+
+import dataclasses
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from geotempo import __version__
+from geotempo.data_builders.render import store_texts
+from geotempo.data_builders.store import Store
+from geotempo.finetune.augment import Augment
+from geotempo.finetune.collate import Collator
+from geotempo.finetune.dataset import StoreDataset, select
+from geotempo.finetune.recipe import LoraSection, ModelSection, Recipe, check_keys
+from geotempo.finetune.trainer import GeoTempoTrainer, freeze
+from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
+from geotempo.model.compose import Composition, compose
+from geotempo.model.errors import ConfigError, MissingExtraError
+
+# Ours where TrainingArguments' own default would surprise: the batch is built by our collator, runs are reproducible.
+_DEFAULTS: dict[str, Any] = {"remove_unused_columns": False, "report_to": "none", "seed": 0, "logging_steps": 10,
+                             "save_total_limit": 2, "use_cpu": not torch.cuda.is_available()}
+
+
+def train(recipe: Recipe, *, restart: bool = False) -> Path:
+    """Run a recipe; goes on from the last checkpoint in `output_dir` unless `restart` is set.
+
+    Args:
+        recipe: A checked recipe.
+        restart: Ignore checkpoints of an earlier run.
+
+    Returns:
+        Folder of the final checkpoint, loadable by transformers and vLLM (`output_dir/final`).
+
+    Raises:
+        ConfigError: A key or value of the recipe is wrong.
+        InputError: The store lacks what the recipe asks for.
+        ModelError: The base cannot be loaded.
+    """
+    logging.set_verbosity_error()
+    args = training_arguments(recipe.train)
+    set_seed(args.seed)
+    store = Store(Path(recipe.data.store))
+    rows = select(store, recipe.data)
+    model, processor = _build(recipe.model, recipe.data.store)
+    freeze(model, recipe.model.freeze)
+    trained = _add_lora(model, recipe.lora) if recipe.lora else model
+    augment = Augment(**recipe.data.augment) if recipe.data.augment else None
+    dataset = StoreDataset(store, rows, processor, points=recipe.data.points, augment=augment, seed=args.seed)
+    trainer = GeoTempoTrainer(
+        model=trained, args=args, train_dataset=dataset, learning_rates=recipe.model.learning_rates,
+        data_collator=Collator(processor.tokenizer.pad_token_id, model.config.text_config.max_position_embeddings),
+    )
+    out = Path(args.output_dir)
+    _record(recipe, store, len(rows), trained, out)
+    trainer.train(resume_from_checkpoint=None if restart else _last(out))
+    if recipe.lora:
+        trained.save_pretrained(out / "adapter")
+        model = trained.merge_and_unload()
+    save_checkpoint(model, processor, out / "final")
+    return out / "final"
+
+
+def training_arguments(given: dict[str, Any]) -> TrainingArguments:
+    """`TrainingArguments` from the recipe's `train` section, over our defaults.
+
+    Raises:
+        ConfigError: An unknown key (with the nearest known one) or a value that TrainingArguments refuses.
+    """
+    check_keys(given, [f.name for f in dataclasses.fields(TrainingArguments) if f.init], "train")
+    try:
+        return TrainingArguments(**(_DEFAULTS | given))
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError(f"section 'train': {str(error).splitlines()[0]}") from None
+
+
+def _build(section: ModelSection, corpus: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    if section.base is not None:
+        return load_checkpoint(section.base)
+    assert section.compose is not None
+    check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
+    spec = Composition(**section.compose)
+    return compose(spec, store_texts(Path(corpus)))
+
+
+def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
+    """Adapters on the LLM only: vLLM silently ignores adapters on the projector."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtraError("peft", "train", "LoRA training") from None
+    targets = rf".*language_model.*\.({'|'.join(section.targets)})"
+    config = LoraConfig(r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout, target_modules=targets,
+                        task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def _last(out: Path) -> str | None:
+    return get_last_checkpoint(str(out)) if out.is_dir() else None
+
+
+def _record(recipe: Recipe, store: Store, samples: int, model: PreTrainedModel, out: Path) -> None:
+    """Write the resolved recipe, versions and data hashes beside the checkpoints."""
+    out.mkdir(parents=True, exist_ok=True)
+    packages = ("torch", "transformers", "peft", "accelerate", "datasets")
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    record = {
+        "recipe": recipe.to_dict(), "samples": samples, "data": {entry["path"]: entry["sha256"] for entry in store.manifest["files"]}, "trainable_parameters": trainable,
+        "versions": {"geotempo": __version__} | {name: importlib.metadata.version(name) for name in packages},
+    }
+    aside = out / "recipe.yaml.part"
+    aside.write_text(yaml.safe_dump(_plain(record), sort_keys=False), encoding="utf-8")
+    os.replace(aside, out / "recipe.yaml")
+    print(f"training on {samples} samples of {recipe.data.store}, {trainable / 1e6:.2f} M trainable parameters")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,56 @@
+"""A thin `transformers.Trainer`: learning rates by module, and epochs that reach the dataset."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, Trainer
+
+from geotempo.model.errors import ConfigError
+
+# Module of a recipe -> part of the parameter's name.
+_NAMES = {"vision_tower": "vision_tower.", "projector": "multi_modal_projector."}
+
+
+def module_of(parameter: str) -> str:
+    """Recipe name of the module that a parameter belongs to: vision_tower, projector or language_model."""
+    return next((module for module, part in _NAMES.items() if part in parameter), "language_model")
+
+
+def freeze(model: PreTrainedModel, modules: tuple[str, ...]) -> None:
+    """Exclude modules from training."""
+    for name, parameter in model.named_parameters():
+        if module_of(name) in modules:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"model.freeze = {list(modules)} leaves nothing to train; remove one")
+
+
+class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to mypy
+    """Trainer with one learning rate per module.
+
+    Args:
+        learning_rates: Learning rate by module; others use `args.learning_rate`. Schedules scale all alike.
+        **kwargs: As for `transformers.Trainer`.
+    """
+
+    def __init__(self, *, learning_rates: Mapping[str, float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.learning_rates = dict(learning_rates)
+
+    optimizer: Any
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Group parameters by learning rate and weight decay, then build the optimizer that `args` names."""
+        if self.optimizer is not None:
+            return self.optimizer
+        decayed = set(self.get_decay_parameter_names(self.model))
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                rate = self.learning_rates.get(module_of(name), self.args.learning_rate)
+                decay = self.args.weight_decay if name in decayed else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = kind([{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()], **options)
+        return self.optimizer

@@ -1,0 +1,60 @@
+"""The in-process predictor: transformers' `generate`, greedy, on CPU or GPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from geotempo.model.checkpoints import load_checkpoint
+from geotempo.model.errors import InputError
+from geotempo.model.predictor import Reply, Request
+from geotempo.model.prompts import render
+
+
+class HFPredictor:
+    """Answers requests with a checkpoint folder.
+
+    Args:
+        model: Folder or hub name of an image-text model.
+        device: Torch device; by default the GPU if there is one.
+    """
+
+    def __init__(self, model: str | Path, device: str | None = None) -> None:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        self.name = str(model)
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        loaded, self.processor = load_checkpoint(model)
+        self.model = loaded.to(self.device)
+
+    @torch.inference_mode()
+    def predict(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer each request on its own.
+
+        Requests are not batched: left padding would change float results and with them, now and then, a greedy token,
+        so an answer would depend on its neighbours.
+
+        Raises:
+            InputError: An image cannot be read, or the prompt leaves no room for an answer.
+        """
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: Request) -> Reply:
+        prompt = render(request)
+        shown = iter(prompt.images)
+        for part in prompt.messages[0]["content"]:
+            if part["type"] == "image":
+                part["image"] = next(shown)
+        inputs = self.processor.apply_chat_template(
+            prompt.messages, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
+        ).to(self.device)
+        length = inputs["input_ids"].shape[1]
+        limit = self.model.config.text_config.max_position_embeddings
+        if length >= limit:
+            raise InputError(f"the prompt has {length} tokens, the model takes {limit}; give fewer images or a shorter question")
+        budget = min(request.max_new_tokens, limit - length)
+        ids = self.model.generate(**inputs, max_new_tokens=budget, do_sample=False)[0, length:]
+        ended = bool((ids == self.model.generation_config.eos_token_id).any())
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Reply(text, "stop" if ended else "length")

@@ -1,0 +1,86 @@
+"""Samples become supervised token ids; only the answer is supervised, nothing is cut."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from geotempo.data_builders.render import store_texts, target_text
+from geotempo.data_builders.store import Store
+from geotempo.finetune.augment import Augment
+from geotempo.finetune.collate import Collator
+from geotempo.finetune.dataset import IGNORE, StoreDataset, select, tokenize
+from geotempo.finetune.recipe import DataSection
+from geotempo.model.compose import Composition, compose
+from geotempo.model.errors import ConfigError, InputError
+from tests.finetune.conftest import LLM, VISION
+
+
+@pytest.fixture(scope="module")
+def processor(store: Path):
+    return compose(Composition("tiny-clip", "tiny-llama", VISION, LLM, vocab_size=330), store_texts(store))[1]
+
+
+def test_only_the_answer_is_supervised(store: Path, processor) -> None:
+    opened = Store(store)
+    dataset = StoreDataset(opened, range(len(opened)), processor)
+    for index in range(len(opened)):
+        item = dataset[index]
+        supervised = item["labels"] != IGNORE
+        assert torch.equal(item["labels"][supervised], item["input_ids"][supervised])
+        assert processor.tokenizer.decode(item["input_ids"][supervised]) == target_text(opened[index]) + "</s>"
+        assert item["pixel_values"].shape == (2, 3, 64, 64)
+
+
+def test_items_are_pure_functions_of_seed_epoch_and_index(store: Path, processor) -> None:
+    opened = Store(store)
+    augment = Augment(brightness=0.2, flicker=0.05, contrast=0.1, jpeg=(50, 90))
+    one, two = (StoreDataset(opened, [0, 1, 2], processor, augment=augment, seed=3) for _ in range(2))
+    for _ in range(2):
+        assert torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
+    two.set_epoch(1)
+    assert not torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
+    plain = StoreDataset(opened, [0, 1, 2], processor)
+    assert not torch.equal(one[1]["pixel_values"], plain[1]["pixel_values"])
+
+
+def test_batches_pad_right_and_keep_every_image(store: Path, processor) -> None:
+    opened = Store(store)
+    items = [StoreDataset(opened, range(4), processor)[i] for i in range(4)]
+    batch = Collator(pad_token_id=0, max_length=256)(items)
+    longest = max(len(item["input_ids"]) for item in items)
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape == (4, longest)
+    assert batch["pixel_values"].shape[0] == 8
+    for row, item in enumerate(items):
+        length = len(item["input_ids"])
+        assert batch["attention_mask"][row].sum() == length
+        assert (batch["labels"][row, length:] == IGNORE).all()
+
+
+def test_a_long_sample_is_refused_by_name(store: Path, processor) -> None:
+    item = StoreDataset(Store(store), [0], processor)[0]
+    with pytest.raises(InputError, match=r"toy/train/000.* tokens"):
+        Collator(pad_token_id=0, max_length=10)([item])
+
+
+def test_an_unsupervised_sample_stops_with_its_id(processor) -> None:
+    with pytest.raises(InputError, match=r"lonely.*no supervised token"):
+        tokenize(processor, [{"role": "user", "content": [{"type": "text", "text": "hello"}]}], [], "lonely")
+
+
+def test_selection_follows_the_data_section(store: Path) -> None:
+    opened = Store(store)
+    captions = select(opened, DataSection(str(store), tasks=("change_caption",)))
+    assert [opened.ids[row].partition("#")[2] for row in captions] == ["change_caption"] * 8
+    two = select(opened, DataSection(str(store), images=("toy/train/001", "toy/train/002")))
+    assert len(two) == 4
+    with pytest.raises(InputError, match="toy/train/999"):
+        select(opened, DataSection(str(store), images=("toy/train/001", "toy/train/999")))
+    with pytest.raises(InputError):
+        select(opened, DataSection(str(store), split="val"))
+
+
+@pytest.mark.parametrize("options", [{"brightness": 1.5}, {"jpeg": (90, 20)}, {"contrast": -0.1}])
+def test_impossible_augmentations_are_refused(options: dict) -> None:
+    with pytest.raises(ConfigError, match=r"data\.augment"):
+        Augment(**options)

@@ -1,0 +1,66 @@
+"""Recipes are checked key by key before anything heavy starts."""
+
+from pathlib import Path
+
+import pytest
+
+from geotempo.finetune.recipe import parse_recipe, read_yaml
+from geotempo.finetune.train import training_arguments
+from geotempo.model.errors import ConfigError
+
+RECIPES = sorted((Path(__file__).parents[2] / "finetune" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    raw = read_yaml(path)
+    if raw.pop("kind", "llm") == "llm":
+        training_arguments(parse_recipe(raw).train)
+
+
+def test_overrides_are_yaml_values(recipe: dict, tmp_path: Path) -> None:
+    import yaml
+
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    raw = read_yaml(path, ["train.learning_rate=1e-4", "lora.r=4", "data.tasks=[change_caption]"])
+    assert float(raw["train"]["learning_rate"]) == 1e-4
+    assert raw["lora"] == {"r": 4}
+    assert parse_recipe(raw).data.tasks == ["change_caption"]
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"modle": {}}, "did you mean 'model'"),
+    ({"data": {"stoer": "x"}}, "did you mean 'store'"),
+    ({"lora": {"rank": 4}}, "unknown key 'rank' in lora"),
+    ({"model": {"base": "a", "compose": {}}}, "exactly one of base"),
+    ({"model": {"base": "a", "freeze": ["visiontower"]}}, "did you mean 'vision_tower'"),
+    ({"train": {"learning_rate": 1}}, "output_dir"),
+    ({"data": {}}, "store"),
+    ({"data": 3}, "keys and values"),
+])
+def test_wrong_keys_are_named(recipe: dict, change: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_recipe(recipe | change)
+
+
+def test_a_wrong_training_argument_is_named(recipe: dict) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
+        training_arguments(recipe["train"] | {"learning_rte": 1})
+    with pytest.raises(ConfigError, match="section 'train'"):
+        training_arguments(recipe["train"] | {"eval_strategy": "sometimes"})
+
+
+@pytest.mark.parametrize("text", ["model: [1", "- 1", "\x00", "a: b: c"])
+def test_a_broken_file_is_one_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        read_yaml(path)
+
+
+def test_an_override_without_value_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: {}")
+    with pytest.raises(ConfigError, match="section.key=value"):
+        read_yaml(path, ["train.learning_rate"])

@@ -1,0 +1,107 @@
+"""Training for real, at toy size: it learns, LoRA touches only the LLM, a killed run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from geotempo.data_builders.render import to_request
+from geotempo.data_builders.store import Store
+from geotempo.finetune.recipe import parse_recipe
+from geotempo.finetune.train import train
+from geotempo.model.checkpoints import load_checkpoint
+from geotempo.serve.hf import HFPredictor
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Logged losses by step, from the newest trainer state."""
+    import json
+
+    newest = max(run.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
+    return {entry["step"]: entry["loss"] for entry in json.loads(newest.read_text())["log_history"] if "loss" in entry}
+
+
+def test_it_learns_and_answers(recipe: dict) -> None:
+    recipe["data"]["tasks"] = ["change_caption"]
+    recipe["train"] |= {"max_steps": 60, "per_device_train_batch_size": 8, "save_steps": 60}
+    final = train(parse_recipe(recipe))
+    assert losses(final.parent)[60] < 0.3 * losses(final.parent)[1]
+    store = Store(Path(recipe["data"]["store"]))
+    rows = store.rows(tasks=["change_caption"])
+    replies = HFPredictor(final).predict([to_request(store[row], 20) for row in rows])
+    right = sum(reply.text == store[row].target for row, reply in zip(rows, replies, strict=True))
+    assert right >= 7
+    assert all(reply.finish_reason == "stop" for reply in replies)
+    record = yaml.safe_load((final.parent / "recipe.yaml").read_text())
+    assert record["samples"] == 8
+    assert record["recipe"]["train"]["max_steps"] == 60
+
+
+def test_resuming_after_a_kill_repeats_the_undisturbed_losses(recipe: dict, tmp_path: Path) -> None:
+    recipe["train"] |= {"max_steps": 12, "save_steps": 3, "save_total_limit": None}
+    recipe["data"]["augment"] = {"brightness": 0.2, "jpeg": [50, 90]}
+    whole = train(parse_recipe(recipe))
+    recipe["train"]["output_dir"] = str(tmp_path / "killed")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    process = subprocess.Popen([sys.executable, "-m", "geotempo", "train", str(path)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "checkpoint-6" / "trainer_state.json").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "training ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "final").exists()
+    resumed = train(parse_recipe(recipe))
+    first, second = losses(whole.parent), losses(resumed.parent)
+    assert first.keys() == second.keys()
+    assert all(abs(first[step] - second[step]) < 1e-5 for step in first)
+    a, b = (load_checkpoint(folder)[0].state_dict() for folder in (whole, resumed))
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+
+
+def test_lora_changes_the_llm_only(recipe: dict, tmp_path: Path) -> None:
+    recipe["train"]["max_steps"] = 1
+    base = train(parse_recipe(recipe))
+    recipe["model"] = {"base": str(base)}
+    recipe["lora"] = {"r": 4, "alpha": 8}
+    recipe["train"] |= {"output_dir": str(tmp_path / "lora"), "max_steps": 3}
+    tuned = train(parse_recipe(recipe))
+    before, after = (load_checkpoint(folder)[0].state_dict() for folder in (base, tuned))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("language_model" in name and "_proj" in name for name in changed)
+    assert (tmp_path / "lora" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_freezing_and_learning_rates_by_module(recipe: dict, tmp_path: Path) -> None:
+    recipe["train"]["max_steps"] = 1
+    base = train(parse_recipe(recipe))
+    recipe["model"] = {"base": str(base), "freeze": ["vision_tower"], "learning_rates": {"projector": 0.0}}
+    recipe["train"]["output_dir"] = str(tmp_path / "frozen")
+    tuned = train(parse_recipe(recipe))
+    before, after = (load_checkpoint(folder)[0].state_dict() for folder in (base, tuned))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("vision_tower" in name or "projector" in name for name in changed)
+
+
+@pytest.mark.parametrize("key", ["base", "store"])
+def test_a_missing_folder_leaves_nothing_behind(recipe: dict, tmp_path: Path, key: str) -> None:
+    if key == "base":
+        recipe["model"] = {"base": "/nonexistent"}
+    else:
+        recipe["data"]["store"] = "/nonexistent"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    done = subprocess.run([sys.executable, "-m", "geotempo", "train", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "geotempo: error:" in done.stderr
+    assert "/nonexistent" in done.stderr
+    assert not Path(recipe["train"]["output_dir"]).exists()
