@@ -1,12 +1,13 @@
 """Label masks to instances: connected components with two interior points each, largest first."""
 
 from collections.abc import Sequence
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from geotempo.model.geometry import BoolArray, Mask, interior_points, rasterize
+from geotempo.model.geometry import BoolArray, Geometry, Mask, Point, bounds, interior_points, rasterize
 from geotempo.model.records import Region
 
 SMALL = 16  # pixels; below that a component is more likely a trace of the labelling than an object
@@ -36,7 +37,24 @@ def instances(mask: BoolArray, image: int, label: str) -> list[Region]:
         image: Acquisition number on which the regions are drawn.
         label: Label of every region.
     """
-    return [Region(image, Mask.from_array(part), label, interior_points(part)) for part in components(mask)]
+    return [Region(image, Mask.from_array(part), label, mask_points(part)) for part in components(mask)]
+
+
+def mask_points(mask: BoolArray) -> tuple[Point, Point] | None:
+    """`interior_points`, computed on the mask's bounding box only, which matters on large images.
+
+    Args:
+        mask: H x W boolean array.
+
+    Returns:
+        Two pixel centres, or None for an empty mask (a sliver between pixel centres).
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    (x1, y1), (x2, y2) = interior_points(mask[top : rows[-1] + 1, left : columns[-1] + 1])
+    return (x1 + left, y1 + top), (x2 + left, y2 + top)
 
 
 def flags(regions: Sequence[Region], height: int, width: int) -> dict[str, list[str]]:
@@ -48,9 +66,9 @@ def flags(regions: Sequence[Region], height: int, width: int) -> dict[str, list[
     """
     found: dict[str, list[str]] = {}
     for index, region in enumerate(regions):
-        array = rasterize(region.geometry, height, width)
-        names = ["small"] if int(array.sum()) < SMALL else []
-        if array[0].any() or array[-1].any() or array[:, 0].any() or array[:, -1].any():
+        names = ["small"] if _is_small(region.geometry, height, width) else []
+        box = bounds(region.geometry)
+        if floor(box.x1) <= 0 or floor(box.y1) <= 0 or ceil(box.x2) >= width or ceil(box.y2) >= height:
             names.append("border")
         if names:
             found[str(index)] = names
@@ -61,3 +79,7 @@ def flag_meta(regions: Sequence[Region], height: int, width: int) -> dict[str, A
     """`{"flags": ...}`, or an empty dictionary where nothing is flagged."""
     found = flags(regions, height, width)
     return {"flags": found} if found else {}
+
+
+def _is_small(geometry: Geometry, height: int, width: int) -> bool:
+    return int(rasterize(geometry, height, width).sum()) < SMALL

@@ -146,7 +146,7 @@ def mask_samples(draft: Draft, label: str, regions: Sequence[Region]) -> Iterato
                         ("referring_segmentation", {"phrase": f"the {things} that changed"}),
                         ("change_segmentation", {"things": things})):
         tag = f"{task}:{things}"
-        yield draft.sample(tag, task, ask(task, draft.id(tag), **field), answer, regions, **facts)
+        yield draft.sample(tag, task, ask(task, draft.id(tag), 0, **field), answer, regions, **facts)
     tag = f"counting:{things}"
     question = ask("counting.changed", draft.id(tag), things=things)
     yield draft.sample(tag, "counting", question, str(len(regions)))

@@ -4,6 +4,7 @@ The geometry of a `Sample` becomes text here and nowhere earlier, so one store t
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from geotempo.data_builders.sample import IMAGE, REGIONS, Sample
@@ -15,6 +16,13 @@ from geotempo.model.predictor import Request
 def to_request(sample: Sample, max_new_tokens: int = 512) -> Request:
     """The sample's last question with its images and regions."""
     return Request(sample.images, sample.question, sample.regions, max_new_tokens)
+
+
+def ask_again(sample: Sample, question: str) -> Sample:
+    """The sample with its last question in other words; image placeholders stay in front."""
+    *before, user, assistant = sample.messages
+    text = IMAGE * user.text.count(IMAGE) + "\n" + question
+    return replace(sample, messages=(*before, replace(user, text=text), assistant))
 
 
 def target_text(sample: Sample, *, points: bool = False) -> str:
@@ -52,6 +60,3 @@ def _texts(store: Store) -> Iterator[str]:
         yield "".join(part["text"] for part in prompt.messages[0]["content"] if part["type"] == "text")
         yield target_text(sample)
         yield from sample.meta.get("references", ())
-
-
-__all__ = ["IMAGE", "chat", "store_texts", "target_text", "to_request"]

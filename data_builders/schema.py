@@ -79,7 +79,7 @@ def geometry_from_json(text: str) -> Geometry:
             case "box":
                 return Box(*value["bbox"])
             case "rotated_box":
-                return RotatedBox(*value["center"], *value["size"], value["angle"])
+                return _rotated_box(value)
             case "polygon":
                 return Polygon(_ring(value["exterior"]), tuple(_ring(hole) for hole in value["holes"]))
             case "mask":
@@ -166,6 +166,11 @@ def _region_from_row(row: Mapping[str, Any]) -> Region:
         points=((points[0][0], points[0][1]), (points[1][0], points[1][1])) if points else None,
         assessable=row["assessable"], reason=row["reason"],
     )
+
+
+def _rotated_box(value: Mapping[str, Any]) -> RotatedBox:
+    (cx, cy), (width, height) = value["center"], value["size"]
+    return RotatedBox(cx, cy, width, height, value["angle"])
 
 
 def _ring(points: list[list[float]]) -> tuple[Point, ...]:

@@ -99,7 +99,7 @@ class Draft:
         return f"{self.dataset}/{self.split}/{self.key}#{tag}"
 
     def sample(self, tag: str, task: str, question: str, answer: str, regions: Sequence[Region] = (),
-               **meta: Any) -> Sample:  # noqa: ANN401 - any JSON value
+               **meta: Any) -> Sample:
         """One-turn sample: `<image>` per image, a newline, the question; then the answer."""
         return Sample(
             id=self.id(tag), dataset=self.dataset, split=self.split, task=task, images=self.images,
@@ -136,7 +136,7 @@ def find_image(folder: Path, name: str) -> Path:
     raise Rejection("missing image", f"{folder.parent.name}/{folder.name}/{name}")
 
 
-def load_image(path: Path, **facts: Any) -> ImageRecord:  # noqa: ANN401 - fields of ImageRecord
+def load_image(path: Path, **facts: Any) -> ImageRecord:
     """Read an 8-bit PNG, JPEG or WebP and decode it once, so that a truncated file is found now and not in training.
 
     Args:
@@ -208,7 +208,7 @@ def same_size(image: ImageRecord, shape: tuple[int, ...], name: str) -> None:
                         f"{name} is {shape[1]} x {shape[0]}, its first image is {image.width} x {image.height}")
 
 
-def load_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+def load_json(path: Path) -> Any:
     """Read a JSON file of one item.
 
     Raises:

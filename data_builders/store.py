@@ -210,7 +210,7 @@ def write_store(samples: Iterable[Sample], out: str | Path, *, source: str = "sa
     return manifest
 
 
-def make_manifest(building: Building, plan: dict[str, Any], **facts: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def make_manifest(building: Building, plan: dict[str, Any], **facts: Any) -> dict[str, Any]:
     """The manifest of what a `Building` holds.
 
     Args:

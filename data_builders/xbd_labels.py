@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from shapely import wkt
+from shapely.geometry.base import BaseGeometry
 
-from geotempo.data_builders.instances import components
+from geotempo.data_builders.instances import components, mask_points
 from geotempo.data_builders.source import Rejection
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Geometry, Mask, Polygon, interior_points, rasterize
+from geotempo.model.geometry import Geometry, Mask, Polygon, rasterize
 from geotempo.model.records import Region, Transform
 
 CLASSES = ("no-damage", "minor-damage", "major-damage", "destroyed")
@@ -46,7 +47,7 @@ class Building:
     def region(self, height: int, width: int, label: str | None = None) -> Region:
         """The building as a region of acquisition 2, labelled with its damage unless another label is given."""
         mask = rasterize(self.geometry, height, width)
-        points = interior_points(mask) if mask.any() else None  # a sliver between pixel centres has none
+        points = mask_points(mask)
         assessable = self.damage != UNCLASSIFIED
         return Region(2, self.geometry, self.damage if label is None else label, points, assessable,
                       None if assessable else "un-classified in xBD")
@@ -210,7 +211,7 @@ def per_class(buildings: Sequence[Building]) -> dict[str, int]:
     return {name: sum(building.damage == name for building in buildings) for name in (*CLASSES, UNCLASSIFIED)}
 
 
-def _one_part(shape: shapely.Geometry, reason: str) -> shapely.Polygon:
+def _one_part(shape: BaseGeometry, reason: str) -> shapely.Polygon:
     """The only polygon of a geometry; lines and points beside it have no area and are dropped."""
     parts = [part for part in shapely.get_parts(shape).tolist()
              if isinstance(part, shapely.Polygon) and part.area > 0] if not shape.is_empty else []

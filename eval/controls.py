@@ -5,6 +5,7 @@ A model that answers from the question alone keeps its answers on `blank` images
 """
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,11 @@ BRIGHTER = 0.05
 MID_GREY = (128, 128, 128)
 CONTROLS = ("blank", "jpeg85", "brighter", "reversed", "swap")
 
-# Tasks whose questions about one kind of thing differ only in wording, so that the images alone decide the answer.
+_FURTHER = re.compile(r"-\d+$")
+
+# Tasks whose first question about one or two images asks for everything, in one wording or another, so that the
+# images alone decide the answer. Further questions (`#task-2`) and those about longer sequences may name a kind of
+# change or a span of dates; they are paired only where they read the same.
 _SAME_QUESTION = frozenset({"caption", "change_caption", "change_grounding", "change_segmentation", "semantic_change",
                             "classification", "temporal_classification"})
 
@@ -68,7 +73,8 @@ def with_pictures_of(images: Sequence[ImageRecord], others: Sequence[ImageRecord
         InputError: The numbers of images differ.
     """
     if len(images) != len(others):
-        raise InputError(f"cannot exchange the pictures of {len(images)} and {len(others)} images; the counts must agree")
+        raise InputError(f"cannot exchange the pictures of {len(images)} and {len(others)} images; the counts must "
+                         "agree")
     return tuple(
         replace(image, id=f"{other.id}#{control}", width=other.width, height=other.height, data=other.data,
                 path=other.path, valid=other.valid, crs=other.crs, transform=other.transform)
@@ -78,8 +84,9 @@ def with_pictures_of(images: Sequence[ImageRecord], others: Sequence[ImageRecord
 
 def asked(sample: Sample) -> Asked:
     """What `partners` needs to know of a sample."""
-    kind = sample.id.rpartition("#")[2] if "#" in sample.id else ""
-    question = kind if sample.task in _SAME_QUESTION else sample.question
+    tag = sample.id.rpartition("#")[2] if "#" in sample.id else ""
+    pooled = sample.task in _SAME_QUESTION and len(sample.images) <= 2 and tag and not _FURTHER.search(tag)
+    question = tag if pooled else sample.question
     places = tuple(sample.regions[int(index)] for index in REGION.findall(sample.question))
     return Asked(sample.id, (sample.dataset, sample.task, len(sample.images), question, places),
                  render.target_text(sample))

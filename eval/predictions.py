@@ -35,14 +35,14 @@ def read_lines(path: Path) -> list[Row]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror}; name a folder made by `geotempo eval`") from None
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}; name a folder of `geotempo eval`") from None
     if lines[-1]:
         raise InputError(f"the last line of {path} is half written; run the same `geotempo eval` again to finish it")
     rows = [_row(line, path, number) for number, line in enumerate(lines[:-1], start=1)]
     seen: set[Key] = set()
     for row in rows:
         if key_of(row) in seen:
-            raise InputError(f"{path} holds sample {row['id']!r} of task {row['task']!r} twice; remove one of the lines")
+            raise InputError(f"{path} holds sample {row['id']!r} of task {row['task']!r} twice; remove one line")
         seen.add(key_of(row))
     return rows
 

@@ -32,7 +32,8 @@ class Reading:
         answer: The answer as the grammar reads it.
         status: The answer's status; `invalid` also where the grammar reads it but the kind of value asked for is not
             there (a question for boxes answered by prose).
-        value: The value, or None where the answer is unreadable. Text, a number, yes as True, image numbers, regions.
+        value: Text, a number, yes as True, image numbers, regions; None where there is nothing to score, whatever the
+            status (a list cut off inside its first region is `truncated` and has no value).
     """
 
     kind: Kind
@@ -60,8 +61,14 @@ def true_regions(sample: Sample) -> tuple[Region, ...]:
     measured against everything that is there, so the limit costs what it costs.
     """
     named = sample.target_regions or ()
+    every = tuple(region for region in sample.regions if region.assessable)
     left_out = sample.meta.get("left_out", 0)
-    return sample.regions if left_out and len(named) + left_out == len(sample.regions) else named
+    return every if left_out and len(named) + left_out == len(every) else named
+
+
+def hidden_regions(sample: Sample) -> tuple[Region, ...]:
+    """Places of which the images cannot tell (cloud, no data): what is answered there is neither right nor wrong."""
+    return tuple(region for region in sample.regions if not region.assessable)
 
 
 def kind_of(sample: Sample) -> Kind:
@@ -95,12 +102,12 @@ def read(sample: Sample, text: str, finish_reason: str = "stop") -> Reading:
     kind, frames = kind_of(sample), frames_of(sample)
     parsed = answer.parse(text, frames, finish_reason=finish_reason)
     value = None if parsed.status in UNREADABLE else _value(kind, parsed, len(frames))
-    status = Status.INVALID if value is None and parsed.status not in UNREADABLE else parsed.status
+    status = Status.INVALID if value is None and parsed.status in (Status.OK, Status.REPAIRED) else parsed.status
     return Reading(kind, parsed, status, value)
 
 
 def true_value(sample: Sample) -> Value | None:
-    """The true answer in the form in which `read` returns an answer; None where the sample's own target is unreadable."""
+    """The true answer in the form in which `read` gives an answer; None where the sample's own target is unreadable."""
     kind = kind_of(sample)
     if kind is Kind.REGIONS:
         return true_regions(sample)

@@ -1,17 +1,18 @@
 """Ask and write down: `predictions.jsonl` grows until every planned request is answered. Nothing is scored here."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
 from tqdm import tqdm
 
-from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.store import Store
 from geotempo.eval import controls
-from geotempo.eval.answerers import Answerer, FixedAnswers, Item, majority, request_of
+from geotempo.eval.answerers import Answerer, Item, request_of
+from geotempo.eval.plan import Planned, Selection, plan
 from geotempo.eval.predictions import (
     PREDICTIONS,
     Row,
@@ -25,9 +26,9 @@ from geotempo.eval.predictions import (
 from geotempo.eval.reading import read
 from geotempo.eval.task import Task
 from geotempo.model.errors import GeoTempoError, InputError
-from geotempo.model.predictor import Reply
-from geotempo.model.records import ImageRecord, Region, time_order
 from geotempo.model.geometry import Mask
+from geotempo.model.predictor import Reply
+from geotempo.model.records import Region, time_order
 
 RUN = "run.json"
 FAILURES = "failures.jsonl"
@@ -35,69 +36,20 @@ FORMAT_VERSION = 1
 
 
 class Segmenter(Protocol):
-    """Regions to masks, as `geotempo.model.masks` does."""
+    """Regions to masks, as `geotempo.model.masks` does. Its `name`, if it has one, goes into the protocol's name."""
 
-    @property
-    def name(self) -> str:
-        """For the protocol's name."""
-
-    def segment(self, image: ImageRecord, regions: Sequence[Region]) -> list[Mask]:
-        """One mask per region of one image."""
+    def segment(self, image: Image.Image, regions: Sequence[Region]) -> list[Mask]:
+        """One mask per region of one RGB picture, in order."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which samples of a store are asked, and how their inputs are changed.
-
-    Attributes:
-        tasks: Evaluation tasks.
-        split: Split; None takes each task's own, or any split where `ids` are given.
-        ids: Sample ids, or ids without the part from `#` on, which stand for all samples of that item.
-        limit: At most so many samples per task, the first in stored order.
-        control: One of `geotempo.eval.controls.CONTROLS`, or None.
-    """
-
-    tasks: tuple[Task, ...]
-    split: str | None = None
-    ids: tuple[str, ...] | None = None
-    limit: int | None = None
-    control: str | None = None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One request to come: store rows of the sample that asks and of the sample that holds the right answer."""
-
-    task: Task
-    asks: int
-    truth: int
+def segmenter_name(segmenter: Segmenter | None) -> str | None:
+    """The segmenter's own name, else that of its class; None where boxes are the masks."""
+    return None if segmenter is None else str(getattr(segmenter, "name", type(segmenter).__name__))
 
 
 def data_hash(store: Store) -> str:
     """Names a store's content: the manifest lists the SHA-256 of every shard."""
     return digest(store.manifest)
-
-
-def plan(store: Store, selection: Selection) -> list[Planned]:
-    """What will be asked, task by task in stored order.
-
-    Raises:
-        InputError: A task has no samples, an id is unknown, or an unknown control.
-    """
-    if selection.control is not None and selection.control not in controls.CONTROLS:
-        raise InputError(f"unknown control {selection.control!r}; allowed: {', '.join(controls.CONTROLS)}")
-    if selection.limit is not None and selection.limit < 1:
-        raise InputError(f"--limit must be 1 or more, got {selection.limit}")
-    names = [task.task for task in selection.tasks]
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"the task {doubled[0]!r} is given twice; name each task once")
-    ids = _full_ids(store, selection.ids) if selection.ids is not None else None
-    planned: list[Planned] = []
-    for task in selection.tasks:
-        rows = _rows(store, task, selection, ids)[: selection.limit]
-        truth = _partners(store, rows, task) if selection.control == "swap" else {row: row for row in rows}
-        planned += [Planned(task, row, truth[row]) for row in rows if row in truth]
-    return planned
 
 
 def run(store: Store, selection: Selection, answerer: Answerer, out: Path, batch_size: int = 8,
@@ -126,59 +78,91 @@ def run(store: Store, selection: Selection, answerer: Answerer, out: Path, batch
         tqdm.write(f"a half-written last line ({moved} bytes) of {path} was set aside; its sample is asked again")
     done = _done(path, store, planned, identity) if path.exists() else set()
     todo = [request for request in planned if (request.task.task, store.ids[request.asks]) not in done]
-    failures: list[Row] = []
+    asker = _Asker(store, answerer, segmenter, selection.control, identity)
     with tqdm(total=len(planned), initial=len(planned) - len(todo), desc="asking", unit="sample") as progress:
         for batch in _batches(todo, batch_size):
-            append_rows(path, _answer_batch(store, batch, selection.control, answerer, segmenter, identity, failures))
+            append_rows(path, asker.rows(batch))
             progress.update(len(batch))
-    _report_failures(out, failures, len(planned))
+    _report_failures(out, asker.failures, len(planned))
 
 
-def majority_answers(store: Store, selection: Selection) -> FixedAnswers:
-    """Each task's most frequent answer, counted over the training split where it has the task, else over what is asked."""
-    texts, asked = {}, plan(store, selection)
-    trained = {(store.row(row)["split"], store.row(row)["task"]) for row in range(len(store))}
-    for task in selection.tasks:
-        names = [name for name in task.tasks if ("train", name) in trained]
-        rows = store.rows(split="train", tasks=names) if names else [p.asks for p in asked if p.task == task]
-        texts[task.task] = majority(store[row] for row in rows)
-    return FixedAnswers("majority", texts)
+@dataclass
+class _Asker:
+    """Asks batch by batch. What fails is listed with its reason and never answered in its place."""
+
+    store: Store
+    answerer: Answerer
+    segmenter: Segmenter | None
+    control: str | None
+    identity: str
+    failures: list[Row] = field(default_factory=list)
+
+    def rows(self, batch: Sequence[Planned]) -> list[Row]:
+        """Lines of the requests of a batch that could be answered."""
+        ready, rows = [], []
+        for request in batch:
+            try:
+                ready.append((request, self._item(request)))
+            except GeoTempoError as error:
+                self._fail(request, error)
+        for (request, item), reply in zip(ready, self._replies([item for _, item in ready]), strict=True):
+            if isinstance(reply, GeoTempoError):
+                self._fail(request, reply)
+            else:
+                rows.append(self._row(request, item, reply))
+        return rows
+
+    def _item(self, request: Planned) -> Item:
+        """Load a request, its images changed by the control."""
+        sample = self.store[request.asks]
+        truth = sample if request.truth == request.asks else self.store[request.truth]
+        images = sample.images
+        if self.control == "swap":
+            images = controls.with_pictures_of(images, truth.images)
+        elif self.control:
+            images = controls.perturb(images, self.control)
+        return Item(request.task.task, truth, request_of(sample, images, request.task.max_new_tokens))
+
+    def _replies(self, items: Sequence[Item]) -> list[Reply | GeoTempoError]:
+        """Replies in order; when a batch fails, each of its requests is asked alone, to find the culprit."""
+        if not items:
+            return []
+        try:
+            return list(self.answerer.answer(items))
+        except GeoTempoError as error:
+            return [error] if len(items) == 1 else [reply for item in items for reply in self._replies([item])]
+
+    def _row(self, request: Planned, item: Item, reply: Reply) -> Row:
+        asks, truth = self.store.ids[request.asks], self.store.ids[request.truth]
+        row: Row = {
+            "task": request.task.task, "id": asks, "truth": truth, "question": item.request.question,
+            "images": [image.id for image in item.request.images], "text": reply.text,
+            "finish_reason": reply.finish_reason, "model": self.answerer.name,
+            "fingerprint": fingerprint(self.identity, request.task, asks, truth),
+        }
+        if self.segmenter:
+            row["masks"] = self._masks(self.segmenter, item, reply)
+        return row
+
+    def _masks(self, segmenter: Segmenter, item: Item, reply: Reply) -> list[Row]:
+        """COCO masks of the answered regions, in their order."""
+        regions = read(item.sample, reply.text, reply.finish_reason).answer.regions or ()
+        masks: dict[int, Mask] = {}
+        order = time_order(item.request.images)
+        for number in sorted({region.image for region in regions}):
+            chosen = [index for index, region in enumerate(regions) if region.image == number]
+            image = item.request.images[order.index_of(number)]
+            found = segmenter.segment(image.rgb(), [regions[index] for index in chosen])
+            masks.update(zip(chosen, found, strict=True))
+        return [masks[index].to_coco() for index in range(len(regions))]
+
+    def _fail(self, request: Planned, error: GeoTempoError) -> None:
+        self.failures.append({"task": request.task.task, "id": self.store.ids[request.asks], "error": str(error)})
 
 
-def _rows(store: Store, task: Task, selection: Selection, ids: list[str] | None) -> list[int]:
-    """Store rows of one task."""
-    held = store.manifest["counts"]["by_task"]
-    split = selection.split or (None if ids is not None else task.split)
-    names = [name for name in task.tasks if name in held]
-    rows = store.rows(split=split, tasks=names, ids=ids) if names else []
-    if not rows:
-        where = f" in split {split!r}" if split else " among the given ids"
-        raise InputError(f"{store.path} has no samples for the task {task.task!r}{where}; it holds the tasks "
-                         f"{', '.join(sorted(held))} in the splits {', '.join(sorted(store.manifest['counts']['by_split']))}")
-    return rows
-
-
-def _full_ids(store: Store, given: Sequence[str]) -> list[str]:
-    """Sample ids; an id without its `#tag` stands for all samples of the item."""
-    items: dict[str, list[str]] = {}
-    for name in store.ids:
-        items.setdefault(name, []).append(name)
-        if "#" in name:
-            items.setdefault(name.rpartition("#")[0], []).append(name)
-    if unknown := [name for name in given if name not in items]:
-        raise InputError(f"{store.path} has no sample {unknown[0]!r} ({len(unknown)} of {len(given)} ids are unknown); "
-                         f"ids look like {store.ids[0] if len(store) else '(the store is empty)'!r}")
-    return list(dict.fromkeys(full for name in given for full in items[name]))
-
-
-def _partners(store: Store, rows: Sequence[int], task: Task) -> dict[int, int]:
-    """Row to the row whose images it is shown, for the control `swap`."""
-    row_of = {store.ids[row]: row for row in rows}
-    pairs = controls.partners([controls.asked(store[row]) for row in rows])
-    if not pairs:
-        raise InputError(f"no two samples of the task {task.task!r} ask the same with different answers, so none can "
-                         "exchange images; give more samples or leave the task out")
-    return {row_of[first]: row_of[second] for first, second in pairs.items()}
+def _batches(requests: Sequence[Planned], size: int) -> Iterator[Sequence[Planned]]:
+    for start in range(0, len(requests), size):
+        yield requests[start : start + size]
 
 
 def _open_run(store: Store, selection: Selection, answerer: Answerer, out: Path, segmenter: Segmenter | None,
@@ -187,7 +171,7 @@ def _open_run(store: Store, selection: Selection, answerer: Answerer, out: Path,
     fixed: dict[str, Any] = {
         "format_version": FORMAT_VERSION, "data_sha256": data_hash(store), "model": answerer.name,
         "model_fingerprint": answerer.fingerprint, "control": selection.control,
-        "masks": segmenter.name if segmenter else None,
+        "masks": segmenter_name(segmenter),
         "tasks": [task.to_json() for task in selection.tasks],
         "partial": selection.limit is not None or selection.ids is not None,
         "requests": [[p.task.task, store.ids[p.asks], store.ids[p.truth]] for p in planned],
@@ -197,7 +181,8 @@ def _open_run(store: Store, selection: Selection, answerer: Answerer, out: Path,
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
         if changed := [key for key in fixed if earlier.get(key) != fixed[key]]:
-            raise InputError(f"{out} holds a run with another {changed[0]}; give another --out or the settings of that run")
+            raise InputError(f"{out} holds a run with another {changed[0]}; give another --out, or the settings of "
+                             "that run")
     elif (out / PREDICTIONS).exists():
         raise InputError(f"{out} holds {PREDICTIONS} but no {RUN}; give another --out")
     else:
@@ -227,43 +212,6 @@ def _done(path: Path, store: Store, planned: Sequence[Planned], identity: str) -
         if known.get(key_of(row)) != row["fingerprint"]:
             raise InputError(f"{path} holds an answer to {row['id']!r} that is not from this run; give another --out")
     return {key_of(row) for row in rows}
-
-
-def _answer_batch(store: Store, batch: Sequence[Planned], control: str | None, answerer: Answerer,
-                  segmenter: Segmenter | None, identity: str, failures: list[Row]) -> list[Row]:
-    """Rows of a batch; what fails is added to `failures` with its reason, never answered in its place."""
-    ready: list[tuple[Planned, Item]] = []
-    rows: list[Row] = []
-
-    def attempt(request: Planned, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except GeoTempoError as error:
-            failures.append({"task": request.task.task, "id": store.ids[request.asks], "error": str(error)})
-
-    def finish(request: Planned, item: Item, reply: Reply) -> None:
-        rows.append(_row(store, request, item, reply, answerer, identity, segmenter))
-
-    for request in batch:
-        attempt(request, lambda request=request: ready.append((request, _item(store, request, control))))  # type: ignore[misc]
-    try:
-        replies = answerer.answer([item for _, item in ready])
-        for (request, item), reply in zip(ready, replies, strict=True):
-            finish(request, item, reply)
-    except GeoTempoError:
-        pass
-    return rows
-
-
-def _item(store: Store, request: Planned, control: str | None) -> Item:
-    """Load a request, its images changed by the control."""
-    sample = store[request.asks]
-    truth = sample if request.truth == request.asks else store[request.truth]
-    if control == "swap":
-        images = controls.with_pictures_of(sample.images, truth.images)
-    else:
-        images = controls.perturb(sample.images, control) if control else sample.images
-    return Item(request.task.task, truth, request_of(sample, images, request.task.max_new_tokens))
 
 
 def _report_failures(out: Path, failures: Sequence[Row], total: int) -> None:

@@ -7,6 +7,7 @@ samples whose *true* answer has what it needs; what the model answered never dec
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,17 @@ from geotempo.eval.metrics.boxes import Detection, box_counts, f1_from_sums
 from geotempo.eval.metrics.ciderd import cider_d
 from geotempo.eval.metrics.masks import mask_counts, overall_iou, sample_iou
 from geotempo.eval.metrics.text import absolute_error, caption_match, normalise_short, short_match
-from geotempo.eval.reading import Kind, Reading, frames_of, kind_of, prose_of, references, true_regions, true_value
+from geotempo.eval.reading import (
+    Kind,
+    Reading,
+    frames_of,
+    hidden_regions,
+    kind_of,
+    prose_of,
+    references,
+    true_regions,
+    true_value,
+)
 from geotempo.model.geometry import BoolArray, Mask, bounds, rasterize
 from geotempo.model.records import Region
 
@@ -37,6 +48,11 @@ class Case:
     sample: Sample
     reading: Reading
     masks: tuple[Mask, ...] | None = None
+
+    @cached_property
+    def pixels(self) -> tuple[int, int]:
+        """Intersection and union with the truth in pixels; several metrics ask for them."""
+        return pixel_counts(self)
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ def _box_statistics(label_aware: bool) -> Callable[[Sequence[Case]], FloatArray]
     def statistics(cases: Sequence[Case]) -> FloatArray:
         rows = []
         for case in cases:
-            truth, regions = _detections(true_regions(case.sample)), case.reading.value
+            truth, regions = _detections(_truth(case.sample)), case.reading.value
             if isinstance(regions, tuple):
                 rows.append(box_counts(_detections(_assessable(regions)), truth, BOX_THRESHOLD, label_aware))
             else:
@@ -120,6 +136,11 @@ def _box_statistics(label_aware: bool) -> Callable[[Sequence[Case]], FloatArray]
         return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
     return statistics
+
+
+def _truth(sample: Sample) -> list[Region]:
+    """True regions, and the hidden ones that are to be ignored."""
+    return [*(region for region in true_regions(sample) if region.assessable), *hidden_regions(sample)]
 
 
 def _assessable(regions: Sequence[Region]) -> list[Region]:
@@ -131,7 +152,7 @@ def _union(regions: Sequence[Region], masks: Sequence[Mask] | None, height: int,
     """All regions of acquisition `number` as one H x W mask."""
     out = np.zeros((height, width), dtype=np.bool_)
     for index, region in enumerate(regions):
-        if region.image == number and region.assessable:
+        if region.image == number:
             out |= rasterize(region.geometry if masks is None else masks[index], height, width)
     return out
 
@@ -139,24 +160,26 @@ def _union(regions: Sequence[Region], masks: Sequence[Mask] | None, height: int,
 def pixel_counts(case: Case) -> tuple[int, int]:
     """Intersection and union in pixels, summed over the acquisitions of one sample.
 
-    An unreadable answer is an empty mask.
+    An unreadable answer is an empty mask. Pixels of hidden regions are not compared.
     """
     regions = case.reading.value if isinstance(case.reading.value, tuple) else ()
-    truth, shared, every = true_regions(case.sample), 0, 0
+    shared, every = 0, 0
     for number, frame in enumerate(frames_of(case.sample), start=1):
         size = frame.height, frame.width
-        counts = mask_counts(_union(regions, case.masks, *size, number), _union(truth, None, *size, number))
+        seen = ~_union(hidden_regions(case.sample), None, *size, number)
+        truth = _union(true_regions(case.sample), None, *size, number)
+        counts = mask_counts(_union(regions, case.masks, *size, number) & seen, truth & seen)
         shared, every = shared + counts[0], every + counts[1]
     return shared, every
 
 
 def _pixel_statistics(cases: Sequence[Case]) -> FloatArray:
-    return np.array([pixel_counts(case) for case in cases], dtype=np.float64).reshape(-1, 2)
+    return np.array([case.pixels for case in cases], dtype=np.float64).reshape(-1, 2)
 
 
 def _iou(empty: float) -> Callable[[Case], float]:
     """IoU of one case; an unreadable answer scores 0 even where there is nothing to find."""
-    return lambda case: 0.0 if case.reading.value is None else sample_iou(*pixel_counts(case), empty)
+    return lambda case: 0.0 if case.reading.value is None else sample_iou(*case.pixels, empty)
 
 
 def _has_prose(sample: Sample) -> bool:

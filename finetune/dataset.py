@@ -59,10 +59,12 @@ class StoreDataset(Dataset[Features]):
     what an undisturbed one sees.
     """
 
-    def __init__(self, store: Store, rows: Sequence[int], processor: ProcessorMixin, *, points: bool = False,
-                 augment: Augment | None = None, seed: int = 0) -> None:
-        self.store, self.rows, self.processor = store, list(rows), processor
-        self.points, self.augment, self.seed, self.epoch = points, augment, seed, 0
+    def __init__(self, store: Store, rows: Sequence[int], processor: ProcessorMixin, section: DataSection | None = None,
+                 seed: int = 0) -> None:
+        self.store, self.rows, self.processor, self.seed, self.epoch = store, list(rows), processor, seed, 0
+        self.points = section is not None and section.points
+        self.questions = section.questions if section else {}
+        self.augment = Augment(**section.augment) if section and section.augment else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,9 +75,11 @@ class StoreDataset(Dataset[Features]):
 
     def __getitem__(self, index: int) -> Features:
         sample = self.store[self.rows[index]]
+        rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
+        if sample.task in self.questions:
+            sample = render.ask_again(sample, rng.choice(self.questions[sample.task]))
         prompt = render.chat(sample, points=self.points)
         if self.augment is not None:
-            rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
             prompt.images[:] = self.augment(prompt.images, rng)
         return tokenize(self.processor, prompt.messages, prompt.images, sample.id)
 

@@ -9,11 +9,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import yaml
 
+from geotempo.data_builders.sample import TASKS
 from geotempo.model.errors import ConfigError
+
+T = TypeVar("T")
 
 MODULES = ("vision_tower", "projector", "language_model")
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -33,27 +36,25 @@ def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> 
             raise ConfigError(f"unknown key {key!r} in {where}; {hint}allowed: {', '.join(names)}")
 
 
-class _Section:
-    """A dataclass that reads itself from a mapping."""
+def read_section(kind: type[T], given: Any, where: str) -> T:
+    """Build a section, a dataclass, from YAML.
 
-    @classmethod
-    def read(cls, given: Any, where: str) -> Self:
-        """Build the section from YAML.
-
-        Raises:
-            ConfigError: Not a mapping, an unknown key, a missing key or a wrong value.
-        """
-        if not isinstance(given, Mapping):
-            raise ConfigError(f"section {where!r} must hold keys and values, got {given!r}")
-        check_keys(given, [f.name for f in dataclasses.fields(cls)], where)  # type: ignore[arg-type]
-        try:
-            return cls(**given)
-        except TypeError as error:
-            raise ConfigError(f"section {where!r}: {error}") from None
+    Raises:
+        ConfigError: Not a mapping, an unknown key, a missing key or a wrong value.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"section {where!r} must hold keys and values, got {given!r}")
+    known = dataclasses.fields(kind)  # type: ignore[arg-type]
+    check_keys(given, [f.name for f in known], where)
+    needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise ConfigError(f"section {where!r} lacks the key {missing[0]!r}")
+    return kind(**given)
 
 
 @dataclass(frozen=True)
-class ModelSection(_Section):
+class ModelSection:
     """What is trained.
 
     Attributes:
@@ -76,7 +77,7 @@ class ModelSection(_Section):
 
 
 @dataclass(frozen=True)
-class DataSection(_Section):
+class DataSection:
     """Which samples.
 
     Attributes:
@@ -86,6 +87,7 @@ class DataSection(_Section):
         images: Keep only samples whose id starts with one of these prefixes up to `#` (`dataset/split/original-id`).
         max_regions: Leave out samples with more regions.
         points: Answers carry two interior points per region (for masks).
+        questions: Other wordings by task, one drawn anew for each sample and epoch in place of the stored question.
         augment: Arguments of `geotempo.finetune.augment.Augment`.
     """
 
@@ -95,11 +97,17 @@ class DataSection(_Section):
     images: tuple[str, ...] | None = None
     max_regions: int | None = None
     points: bool = False
+    questions: dict[str, list[str]] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_keys(self.questions, TASKS, "data.questions")
+        if not all(isinstance(texts, list) and texts for texts in self.questions.values()):
+            raise ConfigError("data.questions needs a list of one or more wordings for each task")
 
 
 @dataclass(frozen=True)
-class LoraSection(_Section):
+class LoraSection:
     """LoRA on the linear layers of the LLM (Hu et al., arXiv 2106.09685).
 
     Attributes:
@@ -179,8 +187,8 @@ def parse_recipe(raw: Mapping[str, Any]) -> Recipe:
     if not isinstance(train, Mapping) or "output_dir" not in train:
         raise ConfigError("section 'train' needs output_dir, the folder for checkpoints and the final model")
     return Recipe(
-        ModelSection.read(raw["model"], "model"),
-        DataSection.read(raw["data"], "data"),
+        read_section(ModelSection, raw["model"], "model"),
+        read_section(DataSection, raw["data"], "data"),
         dict(train),
-        LoraSection.read(lora, "lora") if lora is not None else None,
+        read_section(LoraSection, lora, "lora") if lora is not None else None,
     )

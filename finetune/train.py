@@ -10,17 +10,15 @@ from typing import Any
 import torch
 import yaml
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from geotempo import __version__
 from geotempo.data_builders.render import store_texts
 from geotempo.data_builders.store import Store
-from geotempo.finetune.augment import Augment
 from geotempo.finetune.collate import Collator
 from geotempo.finetune.dataset import StoreDataset, select
 from geotempo.finetune.recipe import LoraSection, ModelSection, Recipe, check_keys
-from geotempo.finetune.trainer import GeoTempoTrainer, freeze
+from geotempo.finetune.trainer import GeoTempoTrainer, freeze, last_checkpoint
 from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ConfigError, MissingExtraError
@@ -50,18 +48,18 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
     set_seed(args.seed)
     store = Store(Path(recipe.data.store))
     rows = select(store, recipe.data)
-    model, processor = _build(recipe.model, recipe.data.store)
+    model, processor = build_model(recipe.model, recipe.data.store)
     freeze(model, recipe.model.freeze)
     trained = _add_lora(model, recipe.lora) if recipe.lora else model
-    augment = Augment(**recipe.data.augment) if recipe.data.augment else None
-    dataset = StoreDataset(store, rows, processor, points=recipe.data.points, augment=augment, seed=args.seed)
+    dataset = StoreDataset(store, rows, processor, recipe.data, args.seed)
     trainer = GeoTempoTrainer(
         model=trained, args=args, train_dataset=dataset, learning_rates=recipe.model.learning_rates,
         data_collator=Collator(processor.tokenizer.pad_token_id, model.config.text_config.max_position_embeddings),
     )
     out = Path(args.output_dir)
     _record(recipe, store, len(rows), trained, out)
-    trainer.train(resume_from_checkpoint=None if restart else _last(out))
+    resume = None if restart else last_checkpoint(out)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if recipe.lora:
         trained.save_pretrained(out / "adapter")
         model = trained.merge_and_unload()
@@ -82,13 +80,19 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         raise ConfigError(f"section 'train': {str(error).splitlines()[0]}") from None
 
 
-def _build(section: ModelSection, corpus: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+def build_model(section: ModelSection, corpus: str | None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The model that a recipe starts from: a checkpoint, or a composition.
+
+    Args:
+        section: The recipe's model section.
+        corpus: Store whose texts train the tokenizer of a tiny LLM.
+    """
     if section.base is not None:
         return load_checkpoint(section.base)
     assert section.compose is not None
     check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
     spec = Composition(**section.compose)
-    return compose(spec, store_texts(Path(corpus)))
+    return compose(spec, store_texts(Path(corpus)) if corpus else [])
 
 
 def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
@@ -101,10 +105,6 @@ def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
     config = LoraConfig(r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout, target_modules=targets,
                         task_type="CAUSAL_LM")
     return get_peft_model(model, config)
-
-
-def _last(out: Path) -> str | None:
-    return get_last_checkpoint(str(out)) if out.is_dir() else None
 
 
 def _record(recipe: Recipe, store: Store, samples: int, model: PreTrainedModel, out: Path) -> None:

@@ -1,6 +1,8 @@
 """A thin `transformers.Trainer`: learning rates by module, and epochs that reach the dataset."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,3 +56,31 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         self.optimizer = kind([{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()], **options)
         return self.optimizer
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        """Load weights for resuming, all of them.
+
+        transformers 5.19 reads the file's tensors straight into `load_state_dict(strict=False)`, but writes LLaVA under other
+        names than it has in memory: nothing matches, nothing is said, and the run goes on from random weights. So a
+        full model is read through `from_pretrained`, which knows the names, and loaded strictly.
+        """
+        target = model if model is not None else self.model
+        if not isinstance(target, PreTrainedModel):  # a PEFT wrapper: its adapters are read by their own names
+            super()._load_from_checkpoint(resume_from_checkpoint, target)
+            return
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        target.load_state_dict(saved.state_dict())
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a run's folder that was written to its end; None if there is none.
+
+    The Trainer writes `trainer_state.json` last, so a run killed while saving leaves a folder without a readable one.
+    """
+    complete = []
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            complete.append((int(json.loads(path.read_text(encoding="utf-8"))["global_step"]), path.parent))
+        except (OSError, ValueError, KeyError):
+            print(f"{path.parent} was not written to its end; it is left out")
+    return max(complete)[1] if complete else None

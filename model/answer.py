@@ -48,16 +48,18 @@ __all__ = [
 NO_IMAGE = "No image"
 
 _NONE = re.compile(r"\W*(?:in )?(?:no images?|none(?: of (?:the|these) images?)?)\W*", re.IGNORECASE)
-_UNCLEAR = re.compile(r"\b(?:not|except|without|but|neither|nor|never|to|through|until|no|all|every|other)\b",
+_UNCLEAR = re.compile(r"\b(?:not|except|without|but|neither|nor|never|no|every|other)\b|[0-9] (?:to|through|until)\b",
                       re.IGNORECASE)
 _NUMBERS = r"[0-9]{1,6}(?:(?: ?, ?(?:and )?| and | & | ?[-–] ?)[0-9]{1,6})*"
 _IMAGES = re.compile(rf"\bimages? ?#?({_NUMBERS})(?![\w.]?\w)", re.IGNORECASE)
+_NAMED = re.compile(r"\bimages? ?#?[0-9]", re.IGNORECASE)
 _BARE = re.compile(rf"({_NUMBERS})\.?")
 _NUMBER = re.compile(r"(?<![\w.,/:+-])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15})(?:\.[0-9]{1,15})?"
                      r"(?:[eE][-+]?[0-9]{1,2})?(?!\w|[.,/:-]\w)")
-_ANY_DIGITS = re.compile(r"[^\s]*[0-9][^\s]*")
-_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-          "seventeen eighteen nineteen twenty").split()
+_DIGIT = re.compile(r"[0-9]")
+_NO_NUMBER = re.compile(r"\bimages?\s{1,4}[0-9]{1,6}\b|(?<=\s)[km]?m\^?[23]\b", re.IGNORECASE)  # names and units
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
 _LEADING = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _ALONE = re.compile(r"\b(yes|no)\b(?=[\"'*)]*\s*(?:[,.;:!?\n]|$))", re.IGNORECASE)
 
@@ -198,7 +200,7 @@ def parse_images(text: str, count: int) -> tuple[int, ...] | None:
         return ()
     bare = _BARE.fullmatch(clean)
     groups = [bare.group(1)] if bare else _IMAGES.findall(clean)
-    if not groups or (not bare and (_UNCLEAR.search(clean) or len(re.findall(r"\bimages?\b ?#?\d", clean, re.I)) != len(groups))):
+    if not groups or (not bare and (_UNCLEAR.search(clean) or len(_NAMED.findall(clean)) != len(groups))):
         return None
     numbers: set[int] = set()
     for group in groups:
@@ -215,7 +217,8 @@ def parse_number(text: str) -> int | float | None:
     """Read the one number of an answer.
 
     Takes digits (thousands commas, sign, fraction, exponent) as a whole word anywhere in a sentence, and a number word
-    from zero to twenty that is the whole answer. `Image k` is a name, not a number.
+    from zero to twenty that is the whole answer. `Image k` is a name and the 2 of
+    `m2` a unit, not a number.
 
     Args:
         text: The answer.
@@ -223,13 +226,13 @@ def parse_number(text: str) -> int | float | None:
     Returns:
         The number; None where there is none, or where several different numbers stand in the text (dates, ranges).
     """
-    clean = re.sub(r"\bimages?\s{1,4}[0-9]{1,6}\b", " ", text, flags=re.IGNORECASE)
+    clean = _NO_NUMBER.sub(" ", text)
     word = clean.strip(" \t\r\n.!").lower()
     if word in _WORDS:
         return _WORDS.index(word)
     found = _NUMBER.findall(clean)
     # A word with digits that is no number ("2021-08-03", "5-6", "B12") makes the answer ambiguous.
-    if not found or len(found) != len(_ANY_DIGITS.findall(clean)):
+    if not found or len(found) != sum(_DIGIT.search(part) is not None for part in clean.split()):
         return None
     values = {float(number.replace(",", "")) for number in found}
     if len(values) > 1:

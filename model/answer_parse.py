@@ -21,8 +21,8 @@ REFUSALS = (
     r"\b(?:cannot|can not|can't|could not) be (?:assessed|determined|answered|judged)\b",
     r"\b(?:unable|not able) to (?:assess|answer|determine|tell|judge|help|assist|comply|process|view|see the image)\b",
     # "I cannot see any change" is an answer, "I cannot see the image" is none.
-    r"\bI (?:cannot|can not|can't|could not|couldn't|won't|will not)\b"
-    r"(?! (?:see|find|detect|identify|observe|spot|locate|make out) (?:any|a|an|no|new|changes?)\b)",
+    (r"\bI (?:cannot|can not|can't|could not|couldn't|won't|will not)\b"
+     r"(?! (?:see|find|detect|identify|observe|spot|locate|make out) (?:any|a|an|no|new|changes?)\b)"),
     r"\bI(?:'m| am) sorry\b",
     r"\bas an AI\b",
 )
@@ -41,7 +41,7 @@ _NEXT = re.compile(r"[{\]]")
 _FENCE = re.compile(r"```[A-Za-z]*\s*\Z")
 _FENCE_END = re.compile(r"\s*```")
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
-_COORDINATES = re.compile(r"[\s\d.,;eE+-]*\d[\s\d.,;eE+-]*|\s*")
+_COORDINATES = re.compile(r"[\s0-9.,;eE+-]*")
 _OPEN_GROUP = re.compile(r"\[[\s\d.,-]*\Z")
 _DECIMAL = re.compile(r"[+-]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][+-]?\d{1,4})?", re.ASCII)
 
@@ -86,6 +86,7 @@ class _Reading:
     notes: _Notes = field(default_factory=_Notes)
     empty: bool = True  # nothing but brackets
     cut: bool = False
+    following: int = 0  # where the next object starts, as far as it was looked for
 
 
 def parse(text: str | bytes, frames: Sequence[Frame], *, mode: Mode = "geotempo", finish_reason: str = "stop") -> Answer:
@@ -125,7 +126,8 @@ def parse(text: str | bytes, frames: Sequence[Frame], *, mode: Mode = "geotempo"
             notes.add(_NOT_CANONICAL)
     status = _status(raw, prose, reading, notes, finish_reason)
     regions = None
-    if reading is not None and (reading.items or (reading.empty and status in (Status.OK, Status.REPAIRED))):
+    nothing_found = reading is not None and reading.empty and not reading.cut and status is not Status.REFUSED
+    if reading is not None and (reading.items or nothing_found):
         regions = tuple(to_region(item, frames[item.image - 1], grid) for item in reading.items)
     return Answer(raw, prose, regions, status, notes.sentences())
 
@@ -133,7 +135,7 @@ def parse(text: str | bytes, frames: Sequence[Frame], *, mode: Mode = "geotempo"
 def holds_regions(prose: str, mode: Mode) -> bool:
     """Whether prose written before a list would itself be taken for one."""
     if mode == "teochat":
-        return any(_COORDINATES.fullmatch(m.group(1)) for m in _GROUP.finditer(prose)) or bool(_OPEN_GROUP.search(prose))
+        return bool(_groups(prose)) or _OPEN_GROUP.search(prose) is not None
     match = _START.search(prose + "\n[]")
     return match is None or match.start() != len(prose) + 1
 
@@ -246,8 +248,10 @@ def _skip(text: str, start: int, reading: _Reading) -> int | None:
 
 def _read_object(text: str, start: int, reading: _Reading, frames: Sequence[Frame]) -> int | None:
     """Read one object into the list; its end, or None where the text ends first."""
-    following = _OBJECT.search(text, start + 1)
-    stop = following.start() if following else len(text)
+    if reading.following <= start:  # looked for once per object, or a text without any would cost quadratic time
+        following = _OBJECT.search(text, start + 1)
+        reading.following = following.start() if following else len(text)
+    stop = reading.following
     tokens: list[str] = []
     depth = 0
     for match in _TOKEN.finditer(text, start, stop):
@@ -257,17 +261,23 @@ def _read_object(text: str, start: int, reading: _Reading, frames: Sequence[Fram
         tokens.append(token)
         depth += (token in "{[") - (token in "}]")
         if depth == 0:
-            fields = _fields(text[start : match.end()], tokens, reading.notes)
-            item = _item(fields, frames, reading.notes) if fields is not None else None
-            if item is not None:
-                if reading.items and item.order < reading.items[-1].order:
-                    reading.notes.add("the regions are not in the order image, top, left; their order is kept")
-                reading.items.append(item)
+            _append(text[start : match.end()], tokens, reading, frames)
             return match.end()
-    if following is None:
+    if stop == len(text):
         return None
     reading.notes.add(_UNREADABLE)
     return stop
+
+
+def _append(source: str, tokens: list[str], reading: _Reading, frames: Sequence[Frame]) -> None:
+    """Add one whole object to the list, if it can be read."""
+    fields = _fields(source, tokens, reading.notes)
+    item = _item(fields, frames, reading.notes) if fields is not None else None
+    if item is None:
+        return
+    if reading.items and item.order < reading.items[-1].order:
+        reading.notes.add("the regions are not in the order image, top, left; their order is kept")
+    reading.items.append(item)
 
 
 def _fields(source: str, tokens: list[str], notes: _Notes) -> dict[str, Any] | None:
@@ -292,7 +302,7 @@ def _unique(pairs: Any, notes: _Notes) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key, value in pairs:
         if key not in _KEYS:
-            notes.add(f"the unknown key {ascii(key[:24])} is left out")
+            notes.add(f"the unknown key {key[:24]!a} is left out")
             continue
         if key in fields:
             notes.add(f"the key {key!r} stood twice; the last one counts")
@@ -427,11 +437,12 @@ def _label(fields: dict[str, Any], notes: _Notes) -> str:
 
 def _read_teochat(text: str, frames: Sequence[Frame]) -> _Reading | None:
     """All groups `[x1, y1, x2, y2]` of a text; other brackets are prose. None where there are none."""
-    groups = [match for match in _GROUP.finditer(text) if _COORDINATES.fullmatch(match.group(1))]
+    groups = _groups(text)
     opened = _OPEN_GROUP.search(text)
-    if not groups and not opened:
+    first = groups[0] if groups else opened
+    if first is None:
         return None
-    reading = _Reading((groups[0] if groups else opened).start(), groups[-1].end() if groups else len(text))  # type: ignore[union-attr]
+    reading = _Reading(first.start(), groups[-1].end() if groups else len(text))
     for group in groups:
         if not group.group(1).strip():
             continue  # "[]": nothing found
@@ -475,7 +486,13 @@ def _teochat_prose(text: str, reading: _Reading) -> str:
 def _between(text: str, reading: _Reading) -> Iterator[str]:
     """What stands between the boxes of a list."""
     position = reading.start
-    for match in _GROUP.finditer(text, reading.start, reading.end):
-        if _COORDINATES.fullmatch(match.group(1)):
-            yield text[position : match.start()]
-            position = match.end()
+    for match in _groups(text[: reading.end]):
+        yield text[position : match.start()]
+        position = match.end()
+
+
+def _groups(text: str) -> list[re.Match[str]]:
+    """The bracketed groups of a text that hold coordinates, or nothing; "[bbox]" is a word of the prose."""
+    inner = ((match, match.group(1)) for match in _GROUP.finditer(text))
+    return [match for match, part in inner
+            if not part.strip() or (_COORDINATES.fullmatch(part) and any(char.isdecimal() for char in part))]

@@ -1,8 +1,8 @@
 r"""The answer grammar for structured output: JSON schema, regular expression, EBNF.
 
 A serving engine that is given one of them (vLLM's `structured_outputs`, with xgrammar, llguidance or outlines) can
-only write what `parse` reads with status `ok`, as far as such a grammar reaches: that x1 < x2, and that the list is
-in order, no regular grammar says.
+only write what `parse` reads; with the regular expression or the EBNF also without repair, but for what no such
+grammar says: that x1 < x2, and that regions stand in order.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,9 @@ def json_schema(image_count: int, *, points: bool = False, max_regions: int = MA
                 labels: Sequence[str] | None = None) -> dict[str, Any]:
     """The region list as a JSON schema (draft 2020-12 keywords).
 
-    A pure JSON schema has no room for a sentence before the list (use `ebnf` there), and engines put blanks between
-    tokens unless told not to (xgrammar: `disable_any_whitespace`).
+    A pure JSON schema has no room for a sentence before the list (use `ebnf` there), does not say how a label is
+    escaped, and engines put blanks between tokens unless told not to (xgrammar: `disable_any_whitespace`). There is
+    no `minLength` on labels, since xgrammar allows no escapes in a string that has one.
 
     Args:
         image_count: Acquisitions of the request, 1 or more.
@@ -51,7 +52,7 @@ def json_schema(image_count: int, *, points: bool = False, max_regions: int = MA
     }
     if points:
         properties["points"] = {"type": "array", "items": pair, "minItems": 2, "maxItems": 2}
-    properties["label"] = {"enum": list(labels)} if labels else {"type": "string", "minLength": 1}
+    properties["label"] = {"enum": list(labels)} if labels else {"type": "string"}
     required = ["image", "bbox_2d", "label"] if labels else ["image", "bbox_2d"]
     item = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"type": "array", "items": item, "minItems": 0, "maxItems": max_regions}
@@ -122,7 +123,7 @@ def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIO
         f'list ::= "[" (region{more})? "]"',
         rf'region ::= {parts} (",\"label\":\"" char+ "\"")? "}}"',
         f"image ::= {_images(image_count, ' | ', chr(34))}",
-        'number ::= "0" | [1-9] [0-9]? [0-9]? | "1000"',
+        'number ::= "0" | [1-9] [0-9]{0,2} | "1000"',
     ]
     if points:
         rules.append('pair ::= "[" number "," number "]"')

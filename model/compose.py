@@ -89,8 +89,9 @@ def compose(spec: Composition, texts: Iterable[str] = ()) -> tuple[LlavaForCondi
         vision_config=vision.config.to_dict(),
         text_config=llm.config.to_dict(),
         image_token_index=image_token,
-        # TEOChat and LLaVA-1.5 read CLIP's second-to-last layer and drop CLS; SigLIP has no CLS and is read at its end.
-        vision_feature_layer=-2 if is_clip else -1,
+        # TEOChat and LLaVA-1.5 read CLIP's second-to-last layer and drop CLS. SigLIP has no CLS and is read at its end;
+        # so is a preset, whose last layer would otherwise never learn anything.
+        vision_feature_layer=-2 if is_clip and spec.vision not in VISION_PRESETS else -1,
         vision_feature_select_strategy="default" if is_clip else "full",
         image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2,
         tie_word_embeddings=bool(llm.config.tie_word_embeddings),

@@ -32,7 +32,8 @@ MEANINGS: dict[str, Colour] = {
 }
 INK, PAPER, FAINT = (25, 28, 33), (255, 255, 255), (105, 112, 122)
 TAG_LIMIT = 16   # more labels than that hide the image; the legend names the colours instead
-PANEL = 480      # side of an image on a sheet, at least
+PANEL = 480      # side of a small image on a sheet, about
+PANEL_MAX = 800  # side of a large one, at most
 PER_ROW = 4
 
 
@@ -111,6 +112,7 @@ def sheet(images: Sequence[tuple[Image.Image, str]], regions_by_image: Sequence[
         drawn = draw_regions(picture, regions, fills, scale=scale, palette=palette[start : start + len(regions)],
                              tags=len({region.label for region in everything}) > 1)
         start += len(regions)
+        drawn.thumbnail((PANEL_MAX, PANEL_MAX), Image.Resampling.LANCZOS)
         panels.append(_panel(drawn, caption))
     parts = [_grid(panels)]
     width = max(parts[0].width, 560)
@@ -249,7 +251,8 @@ def _legend(regions: Sequence[Region], palette: Sequence[Colour], width: int) ->
         return None
     font, x, y, row = _font(15), 0.0, 0, 26
     places = []
-    for label, (colour, count) in shown.items():
+    order = [*MEANINGS, *shown]
+    for label, (colour, count) in sorted(shown.items(), key=lambda entry: order.index(entry[0])):
         text = f"{label or 'no label'} ({count})"
         need = 22 + font.getlength(text) + 18
         if x and x + need > width:

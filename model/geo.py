@@ -8,6 +8,7 @@ region that was meant. Needs the extra `[geo]` (pyproj); no torch.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from geotempo.model.records import Transform
 FloatArray = npt.NDArray[np.float64]
 SurfaceShape = shapely.Polygon | shapely.MultiPolygon
 
-EDGE_TOLERANCE_PX = 0.1  # how far a straight lon/lat segment may leave the true edge
+EDGE_TOLERANCE_PX = 0.01  # how far a straight lon/lat segment may leave the true edge; the bias of an area follows it
 _FIRST_PIECES = 16  # pieces of each edge before refining: keeps a step below 180 degrees even for a world map
 _MAX_POINTS = 20_000  # points of one ring; beyond, refining stops (a ring at a singular point of its projection)
 _AREA_STEP_DEG = 0.05  # along a parallel of 0.05 degrees a geodesic deviates by less than 0.3 m
@@ -157,9 +158,9 @@ def mask_polygons(mask: Mask) -> SurfaceShape:
     box = bounds(mask)
     x0, y0 = int(box.x1), int(box.y1)
     crop = array[y0 : int(box.y2), x0 : int(box.x2)].astype(np.uint8)
-    parts = [shapely.geometry.shape(shape) for shape, value in features.shapes(crop, mask=crop > 0) if value]
-    moved = [shapely.transform(part, lambda xy: xy + (x0, y0)) for part in parts]
-    return moved[0] if len(moved) == 1 else shapely.MultiPolygon(moved)
+    rings = [shape["coordinates"] for shape, value in features.shapes(crop, mask=crop > 0) if value]
+    parts = [_shifted(shapely.Polygon(first, holes), x0, y0) for first, *holes in rings]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 def to_lonlat(shape: SurfaceShape, place: Georeference, tolerance: float = EDGE_TOLERANCE_PX) -> SurfaceShape:
@@ -180,8 +181,8 @@ def to_lonlat(shape: SurfaceShape, place: Georeference, tolerance: float = EDGE_
     for polygon in _polygons(shape):
         solid = _ring_to_lonlat(np.asarray(polygon.exterior.coords), place, tolerance)
         for hole in polygon.interiors:
-            solid = solid.difference(_ring_to_lonlat(np.asarray(hole.coords), place, tolerance))
-        parts += [orient(part, 1.0) for part in _polygons(_surfaces(solid)) if part.area > 0]
+            solid = _surfaces(solid.difference(_ring_to_lonlat(np.asarray(hole.coords), place, tolerance)))
+        parts += [orient(part, 1.0) for part in _polygons(solid) if part.area > 0]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
@@ -196,12 +197,22 @@ def geodesic_area(shape: SurfaceShape) -> float:
     """
     geod = _pyproj().Geod(ellps="WGS84")
     total = 0.0
-    for polygon in _polygons(shape):
+    for polygon in _half_worlds(shape):
         fine = shapely.segmentize(polygon, _AREA_STEP_DEG)
         rings = [fine.exterior, *fine.interiors]
         areas = [abs(geod.geometry_area_perimeter(shapely.Polygon(ring))[0]) for ring in rings]
         total += areas[0] - sum(areas[1:])
     return total
+
+
+def _half_worlds(shape: SurfaceShape) -> list[shapely.Polygon]:
+    """The polygons, those wider than 180 degrees cut at Greenwich: a geodesic ring cannot tell all from nothing."""
+    parts: list[shapely.Polygon] = []
+    for polygon in _polygons(shape):
+        west, _, east, _ = polygon.bounds
+        halves = (shapely.box(-180, -90, 0, 90), shapely.box(0, -90, 180, 90)) if east - west > 180 else ()
+        parts += [part for half in halves for part in _polygons(_surfaces(polygon.intersection(half)))] or [polygon]
+    return parts
 
 
 def _ring_to_lonlat(ring: FloatArray, place: Georeference, tolerance: float) -> SurfaceShape:
@@ -211,8 +222,9 @@ def _ring_to_lonlat(ring: FloatArray, place: Georeference, tolerance: float) -> 
     if turns:  # the ring runs around a pole: close it along that pole
         pole = 90.0 if _holds_pole(path, place, 90.0) else -90.0
         ground = np.concatenate([ground, [[ground[-1, 0], pole], [ground[0, 0], pole], ground[0]]])
-    solid = _surfaces(shapely.make_valid(shapely.Polygon(ground)))
-    return _cut(solid)
+    pieces = _cut(_surfaces(shapely.make_valid(shapely.Polygon(ground))))
+    # around a pole the pieces meet again at the longitude where the ring begins
+    return _surfaces(shapely.union_all(_polygons(pieces), grid_size=1e-9)) if turns else pieces
 
 
 def _densify(ring: FloatArray, place: Georeference, tolerance: float) -> tuple[FloatArray, FloatArray]:
@@ -240,8 +252,8 @@ def _strays(path: FloatArray, ground: FloatArray, place: Georeference, tolerance
         true = path[:-1] + share * (path[1:] - path[:-1])
         off = np.hypot(*(back - true).T)
         bad |= ~(off <= tolerance)
-    long_enough = np.hypot(*(path[1:] - path[:-1]).T) > tolerance
-    return bad & long_enough
+    bad &= np.hypot(*(path[1:] - path[:-1]).T) > tolerance
+    return bad
 
 
 def _needed(path: FloatArray, ground: FloatArray, ring: FloatArray, place: Georeference,
@@ -250,7 +262,7 @@ def _needed(path: FloatArray, ground: FloatArray, ring: FloatArray, place: Geore
     corners = _corner_indices(path, ring)
     stray = _strays(path[corners], ground[corners], place, tolerance)
     keep: list[int] = []
-    for position, (first, last) in enumerate(zip(corners[:-1], corners[1:], strict=True)):
+    for position, (first, last) in enumerate(pairwise(corners)):
         keep += range(first, last) if stray[position] else [first]
     return np.array([*keep, corners[-1]], dtype=np.intp)
 
@@ -291,13 +303,16 @@ def _cut(solid: SurfaceShape) -> SurfaceShape:
     pieces: list[shapely.Polygon] = []
     for turn in range(int(np.floor((west + 180) / 360)), int(np.ceil((east + 180) / 360))):
         zone = solid.intersection(shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
-        pieces += [_shifted(part, -360.0 * turn) for part in _polygons(_surfaces(zone)) if part.area > 0]
+        pieces += [_shifted(part, -360.0 * turn, 0.0) for part in _polygons(_surfaces(zone)) if part.area > 0]
     return pieces[0] if len(pieces) == 1 else shapely.MultiPolygon(pieces)
 
 
-def _shifted(polygon: shapely.Polygon, degrees: float) -> shapely.Polygon:
-    """The polygon moved east by a number of degrees."""
-    return shapely.transform(polygon, lambda xy: xy + (degrees, 0.0)) if degrees else polygon
+def _shifted(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
+    """The polygon moved by (x, y)."""
+    if not (x or y):
+        return polygon
+    moved = [np.asarray(ring.coords) + np.array([x, y]) for ring in (polygon.exterior, *polygon.interiors)]
+    return shapely.Polygon(moved[0], moved[1:])
 
 
 def _polygons(shape: shapely.Geometry) -> Sequence[shapely.Polygon]:

@@ -143,7 +143,7 @@ class Answer:
         regions: Regions read from it, in the order written; None when the text holds no region list at all
             (an empty tuple is the answer "nothing found").
         status: How it was read.
-        repairs: What had to be mended, one short sentence each; empty unless `status` is `repaired` or `truncated`.
+        repairs: What had to be mended or left out, one short sentence each; empty when `status` is `ok`.
     """
 
     text: str

@@ -11,8 +11,8 @@ from geotempo.data_builders.scenes.scene import FOREST, ROAD, WATER, FloatArray
 from geotempo.model.geometry import BoolArray
 
 ROOFS: Final[dict[str, tuple[float, float, float]]] = {
-    "red": (0.56, 0.26, 0.20), "brown": (0.40, 0.30, 0.24), "dark grey": (0.27, 0.27, 0.29),
-    "light grey": (0.60, 0.60, 0.59), "white": (0.84, 0.84, 0.81), "blue": (0.27, 0.42, 0.62),
+    "red": (0.54, 0.28, 0.22), "brown": (0.40, 0.30, 0.24), "dark grey": (0.27, 0.27, 0.29),
+    "light grey": (0.60, 0.60, 0.59), "white": (0.84, 0.84, 0.81), "blue": (0.30, 0.42, 0.58),
 }
 """Reflectance per roof colour word."""
 _ROOF_ODDS = {"residential": (0.27, 0.27, 0.22, 0.12, 0.06, 0.06), "industrial": (0.04, 0.06, 0.15, 0.3, 0.3, 0.15)}

@@ -43,10 +43,12 @@ class Plan:
     Attributes:
         kind: single, identical, nuisance or changed.
         wants: Number of changes wanted per kind.
+        spare: Changes that may come on top: new buildings that are pulled down again.
     """
 
     kind: SceneKind
     wants: dict[ChangeKind, int]
+    spare: int
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,15 @@ def make_plan(rng: np.random.Generator, dates: int, options: SceneOptions) -> Pl
     wants: dict[ChangeKind, int] = {}
     for kind, low, high in _THEMES[theme]:
         count = int(rng.integers(low, high + 1))
-        if kind in options.kinds and count:
-            wants[kind] = min(count, options.max_changes - sum(wants.values()))
+        count = min(count, options.max_changes - sum(wants.values()))
+        if kind in options.kinds and count > 0:
+            wants[kind] = count
     if dates == 1:
-        return Plan("single", {})
+        return Plan("single", {}, 0)
     if chance < options.unchanged:
-        return Plan("identical" if chance < options.unchanged / 4 else "nuisance", {})
-    return Plan("changed", wants or {options.kinds[0]: 1})
+        return Plan("identical" if chance < options.unchanged / 4 else "nuisance", {}, 0)
+    wants = wants or {options.kinds[0]: 1}
+    return Plan("changed", wants, options.max_changes - sum(wants.values()))
 
 
 def make_timeline(rng: np.random.Generator, plan: Plan, layout: Layout, buildings: list[Building], dates: int
@@ -110,19 +114,30 @@ def make_timeline(rng: np.random.Generator, plan: Plan, layout: Layout, building
     flood = _flood(rng, layout) if plan.wants.get("flooded") else None
     clearing = _clearing(rng, layout) if plan.wants.get("cleared") else None
     steps = [int(step) for step in rng.integers(1, max(dates, 2), 3)]
-    has_road = layout.new_road is not None and bool(plan.wants.get("road added"))
+    has_road = bool(plan.wants.get("road added")) and _new_road_shows(layout)
     return Timeline(dates, fates, flood, steps[0], clearing, steps[1], steps[2] if has_road else dates)
+
+
+def _new_road_shows(layout: Layout) -> bool:
+    """Whether enough of the new road lies inside the image, whatever its shift."""
+    if layout.new_road is None:
+        return False
+    rim = MARGIN + 2
+    added = (layout.new_road.cover > 0.5) & (layout.cover != ROAD)
+    return int(added[rim:-rim, rim:-rim].sum()) >= 100 * layout.scale**2
 
 
 def _fates(rng: np.random.Generator, plan: Plan, count: int, dates: int) -> tuple[Fate, ...]:
     """Building, demolition and damage; a building has one change, or is built and later demolished."""
     order = [int(i) for i in rng.permutation(count)]
+    spare = plan.spare
     built, gone = [0] * count, [dates] * count
     grades = [[0] * dates for _ in range(count)]
     for _ in range(min(plan.wants.get("built", 0), len(order))):
         number = order.pop()
         built[number] = int(rng.integers(1, dates))
-        if built[number] < dates - 1 and rng.random() < 0.15:
+        if spare and built[number] < dates - 1 and rng.random() < 0.25:
+            spare -= 1
             gone[number] = int(rng.integers(built[number] + 1, dates))
     for _ in range(min(plan.wants.get("demolished", 0), len(order))):
         gone[order.pop()] = int(rng.integers(1, dates))

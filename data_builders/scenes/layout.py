@@ -14,18 +14,18 @@ from geotempo.data_builders.scenes.raster import MARGIN, grow, smooth_noise, str
 from geotempo.data_builders.scenes.scene import BARE, FIELD, FOREST, GRASS, ROAD, WATER, ByteArray, FloatArray
 from geotempo.model.geometry import BoolArray, Point
 
-SETTINGS: Final = ("residential", "industrial", "farmland", "forest", "river")
+SETTINGS: Final = ("residential", "industrial", "farmland", "forest", "waterside")
 
 # Reflectances: (lush, dry). Fields take one of several crops.
-_GRASS = ((0.30, 0.39, 0.21), (0.53, 0.48, 0.34))
+_GRASS = ((0.31, 0.37, 0.23), (0.50, 0.46, 0.35))
 _BARE = ((0.56, 0.48, 0.36), (0.64, 0.55, 0.42))
-_CROPS = (((0.24, 0.40, 0.16), (0.60, 0.53, 0.33)), ((0.36, 0.47, 0.20), (0.68, 0.61, 0.40)),
-          ((0.29, 0.36, 0.19), (0.47, 0.38, 0.28)), ((0.45, 0.50, 0.25), (0.56, 0.45, 0.33)))
-_PARCEL_SHARE = {"residential": 0.0, "industrial": 0.0, "farmland": 1.0, "forest": 0.25, "river": 0.6}
-_FOREST_SHARE = {"residential": 0.12, "industrial": 0.06, "farmland": 0.12, "forest": 0.55, "river": 0.2}
-_BARE_SHARE = {"residential": 0.15, "industrial": 0.5, "farmland": 0.12, "forest": 0.2, "river": 0.15}
-_TREE_CHANCE = {"residential": 0.10, "industrial": 0.03, "farmland": 0.02, "forest": 0.08, "river": 0.05}
-_WATER_CHANCE = {"residential": 0.12, "industrial": 0.06, "farmland": 0.15, "forest": 0.2, "river": 1.0}
+_CROPS = (((0.26, 0.37, 0.19), (0.56, 0.51, 0.36)), ((0.36, 0.43, 0.24), (0.63, 0.58, 0.42)),
+          ((0.29, 0.34, 0.22), (0.45, 0.38, 0.30)), ((0.43, 0.46, 0.28), (0.54, 0.45, 0.35)))
+_PARCEL_SHARE = {"residential": 0.0, "industrial": 0.0, "farmland": 1.0, "forest": 0.25, "waterside": 0.6}
+_FOREST_SHARE = {"residential": 0.12, "industrial": 0.06, "farmland": 0.12, "forest": 0.55, "waterside": 0.2}
+_BARE_SHARE = {"residential": 0.15, "industrial": 0.5, "farmland": 0.12, "forest": 0.2, "waterside": 0.15}
+_TREE_CHANCE = {"residential": 0.10, "industrial": 0.03, "farmland": 0.02, "forest": 0.08, "waterside": 0.05}
+_WATER_CHANCE = {"residential": 0.12, "industrial": 0.06, "farmland": 0.15, "forest": 0.2, "waterside": 1.0}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def make_layout(rng: np.random.Generator, size: int, setting: str, with_new_road
     cover, material, palette, phase, rows = _ground(rng, side, scale, setting, heading, broad + 0.35 * middle)
     water = _water(rng, side, scale, setting, heading)
     roads, new_road = _roads(rng, side, scale, setting, heading, with_new_road)
-    way = np.maximum.reduce([road.cover for road in roads], initial=0.0) > 0.5
+    way = np.zeros((side, side), dtype=np.bool_)
+    for road in roads:
+        way |= road.cover > 0.5
     open_ground = ~(grow(way, 3) | grow(water > 0, 2))
     trees = _trees(rng, side, scale, setting, open_ground)
     cover[trees.forest] = FOREST
@@ -159,7 +161,7 @@ def _ground(rng: np.random.Generator, side: int, scale: float, setting: str, hea
 
 def _jitter(rng: np.random.Generator, pair: tuple[tuple[float, ...], tuple[float, ...]]) -> FloatArray:
     """A lush and a dry reflectance with some variation in brightness and hue."""
-    factor = rng.uniform(0.85, 1.15) * (1 + 0.05 * rng.standard_normal(3))
+    factor = rng.uniform(0.85, 1.15) * (1 + 0.03 * rng.standard_normal(3))
     return np.asarray(np.array(pair) * factor, dtype=np.float32)
 
 
@@ -182,7 +184,7 @@ def _water(rng: np.random.Generator, side: int, scale: float, setting: str, head
         return water
     wobble = smooth_noise(rng, side, 22 * scale)
     along, across = _axes(side, heading + float(rng.uniform(0.3, 1.2)))
-    if setting == "river" and rng.random() < 0.75:
+    if setting == "waterside" and rng.random() < 0.75:
         bend, wave = rng.uniform(0.04, 0.12) * side, rng.uniform(0.7, 1.4) * side
         course = bend * np.sin(along * (2 * np.pi / wave) + rng.uniform(0, 6)) + rng.uniform(-0.25, 0.25) * side
         depth = rng.uniform(11, 22) * scale + 1.5 * wobble - np.abs(across - course)
@@ -252,17 +254,19 @@ def _dash(marks: FloatArray, first: npt.NDArray[np.float64], second: npt.NDArray
 def _trees(rng: np.random.Generator, side: int, scale: float, setting: str, allowed: BoolArray) -> Trees:
     """Crowns on a jittered grid: dense in forest, scattered elsewhere."""
     spacing = float(rng.uniform(6.0, 9.0)) * (0.6 + 0.4 * scale)
-    noise = smooth_noise(rng, side, 75 * scale)
+    noise, middle = smooth_noise(rng, side, 75 * scale), smooth_noise(rng, side, 25 * scale)
     wood = noise > np.quantile(noise[::4, ::4], 1 - _FOREST_SHARE[setting])
     cells = int(side / spacing) + 2
     grid = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), axis=-1).reshape(-1, 2)
     places = ((grid + rng.random((cells * cells, 2)) * 0.9) * spacing).astype(np.float32)
-    in_forest, chance = rng.random(len(places)) < 0.97, rng.random(len(places)) < _TREE_CHANCE[setting]
+    in_forest, luck = rng.random(len(places)) < 0.97, rng.random(len(places))
     radius = (spacing * rng.uniform(0.55, 0.85, len(places))).astype(np.float32)
     tone = rng.uniform(0.7, 1.3, len(places)).astype(np.float32)
     column, row = np.clip(places.astype(np.int64), 0, side - 1).T
     dense = wood[row, column] & in_forest
-    keep = (dense | chance) & allowed[row, column]
+    # Single trees stand in loose groups, more of them near the forest.
+    chance = _TREE_CHANCE[setting] * np.exp(1.2 * noise[row, column] + 0.8 * middle[row, column]) * 0.6
+    keep = (dense | (luck < chance)) & allowed[row, column]
     dense, radius, tone, places, column, row = (a[keep] for a in (dense, radius, tone, places, column, row))
     if not len(places):
         flat = np.zeros((side, side), dtype=np.float32)

@@ -34,7 +34,7 @@ def smooth_noise(rng: np.random.Generator, side: int, cell: float) -> FloatArray
     picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC,
                                              box=(start + 0.5, start + 0.5, start + 0.5 + extent, start + 0.5 + extent))
     values = np.asarray(picture, dtype=np.float32)
-    return (values - values.mean()) / max(float(values.std()), 1e-6)
+    return np.asarray((values - values.mean()) / max(float(values.std()), 1e-6), dtype=np.float32)
 
 
 def take(canvas: FloatArray, shift: tuple[float, float], size: int) -> FloatArray:
@@ -82,7 +82,7 @@ def stroke(side: int, points: Sequence[Point], width: float) -> FloatArray:
     radius = width * _SCALE / 2
     for x, y in (scaled[0], scaled[-1]):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return np.asarray(picture.reduce(_SCALE), dtype=np.float32) / 255
+    return np.asarray(picture.reduce(_SCALE), dtype=np.float32) / np.float32(255)
 
 
 def grow(mask: BoolArray, radius: int) -> BoolArray:

@@ -20,11 +20,15 @@ COVER: Final = ("grass", "bare ground", "field", "forest", "water", "road", "bui
 """Land-cover classes; the index is the value in `Scene.land_cover`."""
 GRASS, BARE, FIELD, FOREST, WATER, ROAD, BUILDING, DEBRIS = range(len(COVER))
 
-GRADES: Final = ("no damage", "minor damage", "major damage", "destroyed")
-"""The four grades of the Joint Damage Scale of xBD (Gupta et al., 2019)."""
+GRADES: Final = ("no-damage", "minor-damage", "major-damage", "destroyed")
+"""The four grades of the Joint Damage Scale, spelled as in xBD (Gupta et al., 2019)."""
 
 ChangeKind = Literal["built", "demolished", "damaged", "flooded", "cleared", "road added"]
 CHANGE_KINDS: Final[tuple[ChangeKind, ...]] = ("built", "demolished", "damaged", "flooded", "cleared", "road added")
+
+APPEARS: Final[dict[str, ChangeKind]] = {"building": "built", "new road": "road added", "flood": "flooded",
+                                         "clearing": "cleared"}
+"""Kind of change when an object of this kind appears."""
 
 SceneKind = Literal["single", "identical", "nuisance", "changed"]
 
@@ -181,7 +185,7 @@ class Scene:
         size: Side of the square images in pixels.
         gsd: Ground sampling distance in metres, equal for all dates.
         kind: single, identical (all images equal), nuisance (nothing but nuisance differs) or changed.
-        setting: residential, industrial, farmland, forest or river.
+        setting: residential, industrial, farmland, forest or waterside.
         images: Per date H x W x 3, uint8.
         dates: Per date, strictly in time order, at varying precision.
         objects: All objects that exist on some date.

@@ -29,7 +29,7 @@ def bleu_statistics(captions: Sequence[str], references: Sequence[Sequence[str]]
         MissingExtraError: sacrebleu is not installed.
     """
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError:
         raise MissingExtraError("sacrebleu", "eval", "BLEU-4") from None
     # effective_order only changes the score of single sentences, which is not used; it keeps sacrebleu silent.

@@ -58,7 +58,8 @@ def _similarity(hypothesis: _Sentence, reference: _Sentence) -> float:
     total = 0.0
     for n in range(ORDER):
         known = reference.vectors[n]
-        dot = sum(min(value, known[gram]) * known[gram] for gram, value in hypothesis.vectors[n].items() if gram in known)
+        shared = [gram for gram in hypothesis.vectors[n] if gram in known]
+        dot = sum(min(hypothesis.vectors[n][gram], known[gram]) * known[gram] for gram in shared)
         norm = hypothesis.norms[n] * reference.norms[n]
         total += dot / norm if norm else dot
     return total / ORDER * exp(-((hypothesis.length - reference.length) ** 2) / (2 * SIGMA**2))

@@ -31,7 +31,7 @@ def sample_iou(intersection: float, union: float, empty: float) -> float:
 
 
 def overall_iou(sums: FloatArray) -> FloatArray:
-    """oIoU from summed counts.
+    """OIoU from summed counts.
 
     Args:
         sums: Array (..., 2) of intersection and union in pixels.

@@ -1,9 +1,88 @@
 """`geotempo eval` and `geotempo score`."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-def evaluate() -> None:
-    """Not written yet."""
+import typer
+
+from geotempo.model.errors import InputError
+
+if TYPE_CHECKING:
+    from geotempo.data_builders.store import Store
+    from geotempo.eval.answerers import Answerer
+    from geotempo.eval.plan import Selection
 
 
-def score() -> None:
-    """Not written yet."""
+def evaluate(
+    tasks: Annotated[list[str], typer.Argument(help="Task names, or paths of task files (.yaml).")],
+    data: Annotated[Path, typer.Option(help="Store with the samples, made by `geotempo build`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same call again goes on where it stopped.")],
+    model: Annotated[str | None, typer.Option(help="Checkpoint folder or hub name.")] = None,
+    answers: Annotated[str | None, typer.Option(
+        help="Instead of a model: oracle (the truth through the grammar), majority, empty, constant:TEXT.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test; default: the task's own.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="File of sample ids, one a line; without `#...`: all of an item.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N samples of each task.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests handed over at once.")] = 8,
+    masks: Annotated[bool, typer.Option("--masks", help="Turn regions into masks with SAM before scoring.")] = False,
+    control: Annotated[str | None, typer.Option(
+        help="Perturb the images: blank, jpeg85, brighter, reversed, swap.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Unperturbed run to compare a control with.")] = None,
+) -> None:
+    """Ask a model the samples of tasks, write predictions.jsonl, and score it."""
+    if (model is None) == (answers is None):
+        raise InputError("give exactly one of --model and --answers")
+    from geotempo.data_builders.store import Store
+    from geotempo.eval.plan import Selection, read_ids
+    from geotempo.eval.report import table
+    from geotempo.eval.runner import run
+    from geotempo.eval.score import score_run
+    from geotempo.eval.task import load_task
+
+    chosen = Selection(tuple(load_task(name) for name in tasks), split, read_ids(ids) if ids else None, limit, control)
+    store = Store(data)
+    answerer = _model(model) if model is not None else _baseline(answers or "", store, chosen)
+    segmenter = None
+    if masks:
+        from geotempo.model.masks import Segmenter
+
+        segmenter = Segmenter.load()
+    run(store, chosen, answerer, out, batch_size, segmenter)
+    typer.echo(table(score_run(out, data, against)))
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="Folder of a run made by `geotempo eval`.")],
+    data: Annotated[Path | None, typer.Option(help="Its store, where that has moved.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Unperturbed run to compare a control with.")] = None,
+) -> None:
+    """Score the predictions of a run again; needs no model."""
+    from geotempo.eval.report import table
+    from geotempo.eval.score import score_run
+
+    typer.echo(table(score_run(run, data, against)))
+
+
+def _model(model: str) -> "Answerer":
+    from geotempo.eval.answerers import ModelAnswers, model_fingerprint
+    from geotempo.serve.hf import HFPredictor
+
+    return ModelAnswers(HFPredictor(model), model_fingerprint(model))
+
+
+def _baseline(answers: str, store: "Store", selection: "Selection") -> "Answerer":
+    from geotempo.eval.answerers import FixedAnswers, OracleAnswers
+    from geotempo.eval.plan import majority_answers
+
+    kind, colon, text = answers.partition(":")
+    names = [task.task for task in selection.tasks]
+    if kind == "constant" and colon:
+        return FixedAnswers(answers, dict.fromkeys(names, text))
+    match answers:
+        case "oracle":
+            return OracleAnswers()
+        case "empty":
+            return FixedAnswers("empty", dict.fromkeys(names, "[]"))
+        case "majority":
+            return majority_answers(store, selection)
+    raise InputError(f"--answers {answers!r} is not known; allowed: oracle, majority, empty, constant:TEXT")

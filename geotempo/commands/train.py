@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from geotempo.model.errors import ConfigError
+
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
@@ -15,11 +17,19 @@ def train(
     from geotempo.finetune.recipe import parse_recipe, read_yaml
 
     raw = read_yaml(recipe, overrides or [])
-    if raw.pop("kind", "llm") == "sam":
+    kind = raw.pop("kind", "llm")
+    if kind == "sam":
         from geotempo.finetune import sam
 
         typer.echo(f"wrote {sam.train(raw)}")
         return
+    if kind == "dense":
+        from geotempo.finetune import dense
+
+        typer.echo(f"wrote {dense.train(raw)}")
+        return
+    if kind != "llm":
+        raise ConfigError(f"unknown kind {kind!r} of recipe; allowed: llm (the default), dense, sam")
     parsed = parse_recipe(raw)
     from geotempo.finetune.train import train as run
 

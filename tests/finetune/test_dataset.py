@@ -34,14 +34,26 @@ def test_only_the_answer_is_supervised(store: Path, processor) -> None:
 
 def test_items_are_pure_functions_of_seed_epoch_and_index(store: Path, processor) -> None:
     opened = Store(store)
-    augment = Augment(brightness=0.2, flicker=0.05, contrast=0.1, jpeg=(50, 90))
-    one, two = (StoreDataset(opened, [0, 1, 2], processor, augment=augment, seed=3) for _ in range(2))
+    section = DataSection(str(store), augment={"brightness": 0.2, "flicker": 0.05, "contrast": 0.1, "jpeg": (50, 90)})
+    one, two = (StoreDataset(opened, [0, 1, 2], processor, section, seed=3) for _ in range(2))
     for _ in range(2):
         assert torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
     two.set_epoch(1)
     assert not torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
     plain = StoreDataset(opened, [0, 1, 2], processor)
     assert not torch.equal(one[1]["pixel_values"], plain[1]["pixel_values"])
+
+
+def test_questions_are_drawn_anew_each_epoch(store: Path, processor) -> None:
+    wordings = ["what is new?", "describe the difference", "say what changed"]
+    section = DataSection(str(store), questions={"change_caption": wordings})
+    dataset = StoreDataset(Store(store), select(Store(store), section), processor, section)
+    seen = set()
+    for epoch in range(12):
+        dataset.set_epoch(epoch)
+        seen.add(processor.tokenizer.decode(dataset[0]["input_ids"]).split("\n")[-4])
+        assert "Please do change_grounding." in processor.tokenizer.decode(dataset[1]["input_ids"])
+    assert seen == set(wordings)
 
 
 def test_batches_pad_right_and_keep_every_image(store: Path, processor) -> None:

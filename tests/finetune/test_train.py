@@ -1,5 +1,6 @@
 """Training for real, at toy size: it learns, LoRA touches only the LLM, a killed run goes on."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,16 +16,17 @@ from geotempo.data_builders.render import to_request
 from geotempo.data_builders.store import Store
 from geotempo.finetune.recipe import parse_recipe
 from geotempo.finetune.train import train
+from geotempo.finetune.trainer import last_checkpoint
 from geotempo.model.checkpoints import load_checkpoint
 from geotempo.serve.hf import HFPredictor
 
 
 def losses(run: Path) -> dict[int, float]:
     """Logged losses by step, from the newest trainer state."""
-    import json
-
-    newest = max(run.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
-    return {entry["step"]: entry["loss"] for entry in json.loads(newest.read_text())["log_history"] if "loss" in entry}
+    newest = last_checkpoint(run)
+    assert newest is not None
+    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
 
 
 def test_it_learns_and_answers(recipe: dict) -> None:
@@ -57,6 +59,9 @@ def test_resuming_after_a_kill_repeats_the_undisturbed_losses(recipe: dict, tmp_
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    half = tmp_path / "killed" / "checkpoint-999"  # as if killed while saving
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global_st')
     assert not (tmp_path / "killed" / "final").exists()
     resumed = train(parse_recipe(recipe))
     first, second = losses(whole.parent), losses(resumed.parent)

@@ -1,0 +1,241 @@
+"""Prompts and target masks for training SAM: views of scenes or of a store, and batches drawn from them.
+
+A batch is a function of (seed, step) alone, so a resumed run sees exactly what an uninterrupted one would have seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from geotempo.data_builders.sample import Sample
+from geotempo.data_builders.scenes.samples import scene_samples
+from geotempo.data_builders.store import Store
+from geotempo.model.errors import InputError
+from geotempo.model.geometry import BoolArray, Box, Mask, bounds, interior_points, rasterize
+from geotempo.model.masks import IGNORED, Canvas, image_processor, to_canvas
+from geotempo.model.records import ImageRecord, Region
+
+TASKS = ("referring_segmentation", "change_segmentation", "damage")
+"""Tasks whose regions lie on the image that shows the object."""
+FOCUS = 0.25
+"""Loss counts in full inside the true box enlarged by this share of its size on each side."""
+BOX_ONLY, RANDOM_POINTS = 0.25, 0.5
+"""Shares of prompts without points, and, of those with points, with random instead of the deepest interior points."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One image and the objects on it whose exact masks are known."""
+
+    image: ImageRecord
+    regions: tuple[Region, ...]
+
+
+class Views(Protocol):
+    """A sized collection of groups of views."""
+
+    def __len__(self) -> int:
+        """Number of groups."""
+
+    def __getitem__(self, index: int) -> list[View]:
+        """The views of a group, possibly none."""
+
+
+def views_of(samples: Sequence[Sample], tasks: Sequence[str] = TASKS) -> list[View]:
+    """Each image of the samples once, with its distinct assessable objects.
+
+    Args:
+        samples: Any samples.
+        tasks: Take regions from samples of these tasks only.
+
+    Returns:
+        Views in order of first appearance; boxes are no masks and are left out, as are empty masks.
+    """
+    images: dict[str, ImageRecord] = {}
+    regions: dict[str, dict[str, Region]] = {}
+    for sample in samples:
+        for region in sample.regions if sample.task in tasks else ():
+            image = sample.images[region.image - 1]
+            if not region.assessable or isinstance(region.geometry, Box):
+                continue
+            array = rasterize(region.geometry, image.height, image.width)
+            if array.any():
+                mask = Mask.from_array(array)
+                images.setdefault(image.id, image)
+                regions.setdefault(image.id, {})[mask.counts] = replace(region, geometry=mask)
+    return [View(images[key], tuple(found.values())) for key, found in regions.items()]
+
+
+class SceneViews:
+    """Views of procedural scenes; a scene is rendered when first asked for and then kept (about 0.3 MB each at 256 px).
+
+    Args:
+        seed: Series.
+        count: Number of scenes.
+        size: Side of the images in pixels.
+        split: train, val or test; splits never share a scene.
+    """
+
+    def __init__(self, seed: int, count: int, size: int, split: str = "train") -> None:
+        if count < 1:
+            raise InputError(f"the number of scenes must be 1 or more, got {count}")
+        self.seed, self.count, self.size, self.split = seed, count, size, split
+        self._made: dict[int, list[View]] = {}
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return self.count
+
+    def __getitem__(self, index: int) -> list[View]:
+        """Views of one scene."""
+        if index not in self._made:
+            self._made[index] = views_of(scene_samples(self.seed, index, size=self.size, split=self.split))
+        return self._made[index]
+
+
+class StoreViews:
+    """Views of a store's samples.
+
+    Args:
+        path: Folder of the store.
+        split: Its split.
+        tasks: Tasks to take regions from.
+
+    Raises:
+        LayoutError: The folder is no store.
+        InputError: The store has no sample of that split and these tasks.
+    """
+
+    def __init__(self, path: str | Path, split: str = "train", tasks: Sequence[str] = TASKS) -> None:
+        self.store, self.tasks = Store(path), tuple(tasks)
+        self.rows = self.store.rows(split=split)
+        if not self.rows:
+            raise InputError(f"{path} has no samples in split {split!r}; build the store with one")
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[View]:
+        """Views of one sample."""
+        return views_of([self.store[self.rows[index]]], self.tasks)
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """How a batch is made.
+
+    Attributes:
+        images: Images per step.
+        regions: Prompts per image; objects repeat, with other prompts, where an image has fewer.
+        side: Side of SAM's square input in pixels.
+        jitter: Box edges move by up to this share of the box's width or height.
+        seed: Of all random choices.
+    """
+
+    images: int
+    regions: int
+    side: int
+    jitter: float
+    seed: int
+
+
+class Batches(Dataset[dict[str, torch.Tensor]]):
+    """Batch number `step`, made on demand.
+
+    Each is a dictionary of `pixel_values` (B, 3, S, S) float32; `input_boxes` (B, P, 4) and `input_points` (B, P, 2, 2)
+    float32, with `input_labels` (B, P, 2); `targets` and `focus` (B, P, S, S) uint8, 0 or 1.
+    """
+
+    def __init__(self, views: Views, shape: BatchShape) -> None:
+        self.views, self.shape = views, shape
+        self.processor = image_processor(shape.side)
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        """Batch of a step (from 0)."""
+        rows = []
+        for slot in range(self.shape.images):
+            draw = step * self.shape.images + slot
+            rng = np.random.default_rng([self.shape.seed, draw])
+            rows.append(self._row(self._view(draw, rng), rng))
+        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def _view(self, draw: int, rng: np.random.Generator) -> View:
+        """A view of the group that draw number `draw` comes to when each epoch takes all groups in a new order."""
+        count = len(self.views)
+        epoch, place = divmod(draw, count)
+        order = np.random.default_rng([self.shape.seed, epoch, count]).permutation(count)
+        for step in range(count):  # a group may hold no masks; its neighbour in the order stands in
+            found = self.views[int(order[(place + step) % count])]
+            if found:
+                return found[int(rng.integers(len(found)))]
+        raise InputError("none of the training samples holds a mask; SAM needs regions with masks or polygons")
+
+    def _row(self, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        turn = int(rng.integers(8))
+        picture = Image.fromarray(_turned(np.asarray(view.image.rgb()), turn))
+        pixels, canvas = to_canvas(picture, self.processor)
+        chosen = rng.permutation(np.resize(rng.permutation(len(view.regions)), self.shape.regions))
+        prompts = [self._prompt(_mask_array(view.regions[int(i)], turn), canvas, rng) for i in chosen]
+        return {"pixel_values": pixels} | {key: torch.from_numpy(np.stack([prompt[key] for prompt in prompts]))
+                                           for key in prompts[0]}
+
+    def _prompt(self, mask: BoolArray, canvas: Canvas, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        box = bounds(Mask.from_array(mask))
+        jittered = jitter_box(box, self.shape.jitter, rng)
+        points = np.array(interior_points(mask))
+        if rng.random() < RANDOM_POINTS:
+            rows, columns = np.nonzero(mask)
+            points = np.stack([columns, rows], axis=1)[rng.integers(len(rows), size=2)] + 0.5
+        label = IGNORED if rng.random() < BOX_ONLY else 1
+        return {
+            "input_boxes": canvas.prompt(np.array(jittered.as_tuple()).reshape(2, 2)).reshape(4),
+            "input_points": canvas.prompt(points),
+            "input_labels": np.full(2, label, dtype=np.int64),
+            "targets": _on_canvas(mask, canvas),
+            "focus": _focus(box, canvas),
+        }
+
+
+def jitter_box(box: Box, share: float, rng: np.random.Generator) -> Box:
+    """Move each edge by up to `share` of the box's width or height, as a model's answer might be off."""
+    width, height = box.x2 - box.x1, box.y2 - box.y1
+    x1, y1, x2, y2 = np.array(box.as_tuple()) + rng.uniform(-share, share, 4) * [width, height, width, height]
+    return Box(float(x1), float(y1), float(max(x2, x1 + 1)), float(max(y2, y1 + 1)))
+
+
+def _turned(array: npt.NDArray[Any], turn: int) -> npt.NDArray[Any]:
+    """One of the eight turns and mirrorings of a picture or mask; overhead images have no upright."""
+    turned = np.rot90(array, turn % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if turn >= 4 else turned)
+
+
+def _mask_array(region: Region, turn: int) -> BoolArray:
+    assert isinstance(region.geometry, Mask)
+    return np.asarray(_turned(region.geometry.to_array(), turn), dtype=np.bool_)
+
+
+def _on_canvas(mask: BoolArray, canvas: Canvas) -> npt.NDArray[np.uint8]:
+    """The mask as SAM sees the image: resized and padded, (S, S), 0 or 1."""
+    small = np.asarray(Image.fromarray(mask).convert("L").resize(canvas.resized, Image.Resampling.BILINEAR)) > 127
+    out = np.zeros((canvas.side, canvas.side), dtype=np.uint8)
+    out[: canvas.resized[1], : canvas.resized[0]] = small
+    return out
+
+
+def _focus(box: Box, canvas: Canvas) -> npt.NDArray[np.uint8]:
+    """Ones inside the enlarged box, on the canvas."""
+    dx, dy = FOCUS * (box.x2 - box.x1), FOCUS * (box.y2 - box.y1)
+    sx, sy = canvas.scale
+    out = np.zeros((canvas.side, canvas.side), dtype=np.uint8)
+    rows = slice(max(0, int((box.y1 - dy) * sy)), int(np.ceil((box.y2 + dy) * sy)))
+    columns = slice(max(0, int((box.x1 - dx) * sx)), int(np.ceil((box.x2 + dx) * sx)))
+    out[rows, columns] = 1
+    return out

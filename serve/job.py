@@ -1,0 +1,164 @@
+"""One question about one sequence, from files to an answer with masks: load, order, ask, parse, mark, segment."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from geotempo.model.answer import parse, parse_images
+from geotempo.model.errors import InputError
+from geotempo.model.geometry import Mask, rasterize
+from geotempo.model.predictor import Predictor, Request
+from geotempo.model.prompts import frames_of
+from geotempo.model.raster import Stack
+from geotempo.model.records import Answer, ImageRecord, Region, TimeOrder, time_order
+from geotempo.serve.questions import CHANGE_TASKS, question_for
+
+NO_DATA_SHARE = 0.5  # a region with more of its pixels without data cannot be judged
+
+
+class MaskMaker(Protocol):
+    """What turns regions into masks; `geotempo.model.masks.Segmenter` is one."""
+
+    def segment(self, image: Image.Image, regions: Sequence[Region]) -> list[Mask]:
+        """One mask per region, of the size of the image."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A question that was answered.
+
+    Attributes:
+        stack: The images as they were read.
+        order: How they are numbered.
+        task: The task, or None for a free question.
+        question: What was asked.
+        model: Name of the model.
+        answer: What came back; regions that the images cannot show are marked as not assessable.
+        masks: One per region where masks were asked for, else None.
+    """
+
+    stack: Stack
+    order: TimeOrder
+    task: str | None
+    question: str
+    model: str
+    answer: Answer
+    masks: tuple[Mask, ...] | None = None
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The answer's regions; empty where it lists none."""
+        return self.answer.regions or ()
+
+    @property
+    def acquisitions(self) -> int:
+        """Number of acquisitions."""
+        return max(self.order.numbers)
+
+    @property
+    def named_images(self) -> tuple[int, ...] | None:
+        """Acquisition numbers that a temporal-referring answer names; None for other tasks or where it is unreadable."""
+        return parse_images(self.answer.prose, self.acquisitions) if self.task == "temporal_referring" else None
+
+    def image(self, number: int) -> ImageRecord:
+        """The first image of acquisition `number`."""
+        return self.stack.images[self.order.index_of(number)]
+
+    def change_dates(self, region: Region) -> tuple[str | None, str | None]:
+        """(`after`, `before`): last date without the change and first date with it; None where it is no change."""
+        if self.task not in CHANGE_TASKS or region.image < 2:
+            return None, None
+        last, first = self.image(region.image - 1).date, self.image(region.image).date
+        return (str(last) if last else None), (str(first) if first else None)
+
+
+def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = None, prompt: str | None = None,
+                    segmenter: Callable[[], MaskMaker] | None = None, max_new_tokens: int = 512) -> Outcome:
+    """Ask a predictor about a sequence.
+
+    Args:
+        stack: The images.
+        predictor: What answers.
+        task: A key of `TASK_QUESTIONS`, or None.
+        prompt: The question; None asks the task's usual one.
+        segmenter: Gives the mask maker when there are regions; None where no masks are wanted.
+        max_new_tokens: Limit of the answer's length in tokens.
+
+    Raises:
+        InputError: The task does not fit the images, or has no usual question.
+    """
+    order = time_order(stack.images)
+    task, question = question_for(task, prompt, max(order.numbers))
+    reply = predictor.predict([Request(stack.images, question, max_new_tokens=max_new_tokens)])[0]
+    answer = parse(reply.text, frames_of(stack.images), finish_reason=reply.finish_reason)
+    outcome = Outcome(stack, order, task, question, predictor.name, answer)
+    if answer.regions is not None:
+        marked = tuple(_judged(outcome, region) for region in answer.regions)
+        outcome = replace(outcome, answer=replace(answer, regions=marked))
+    if segmenter is None:
+        return outcome
+    return replace(outcome, masks=_segment(outcome, segmenter) if outcome.regions else ())
+
+
+def _judged(outcome: Outcome, region: Region) -> Region:
+    """The region, marked where an image that it speaks of holds no data there."""
+    numbers = [region.image]
+    if outcome.task in CHANGE_TASKS and region.image > 1:
+        numbers.append(region.image - 1)
+    for number in numbers:
+        share = _empty_share(outcome.image(number), region)
+        if share > NO_DATA_SHARE:
+            reason = f"nodata: {100 * share:.0f} % of the region's pixels in Image {number} hold no data"
+            return replace(region, assessable=False, reason=reason)
+    return region
+
+
+def _empty_share(image: ImageRecord, region: Region) -> float:
+    """Share of a region's pixels that hold no data in an image, 0 to 1."""
+    if image.valid is None:
+        return 0.0
+    inside = rasterize(region.geometry, image.height, image.width)
+    return float(1 - image.valid.to_array()[inside].mean()) if inside.any() else 0.0
+
+
+def _segment(outcome: Outcome, segmenter: Callable[[], MaskMaker]) -> tuple[Mask, ...]:
+    """One mask per region, each made on the acquisition that the region lies on."""
+    maker = segmenter()
+    masks: dict[int, Mask] = {}
+    for number in sorted({region.image for region in outcome.regions}):
+        image = outcome.image(number)
+        mine = [i for i, region in enumerate(outcome.regions) if region.image == number]
+        made = maker.segment(image.rgb(), [outcome.regions[i] for i in mine])
+        if len(made) != len(mine):
+            raise InputError(f"the segmenter gave {len(made)} masks for {len(mine)} regions of Image {number}; "
+                             "use another segmenter")
+        masks |= dict(zip(mine, made, strict=True))
+    return tuple(masks[i] for i in range(len(outcome.regions)))
+
+
+def label_image(outcome: Outcome) -> Image.Image:
+    """All masks as one indexed picture: value 0 is nothing, value i is region i (counted from 1).
+
+    Where masks overlap the smaller one lies on top. Up to 255 regions give an 8-bit palette picture, more a 16-bit one.
+    """
+    height, width = outcome.stack.grid.height, outcome.stack.grid.width
+    numbers = np.zeros((height, width), dtype=np.uint16)
+    arrays = [(i, mask.to_array()) for i, mask in enumerate(outcome.masks or (), 1)]
+    for i, array in sorted(arrays, key=lambda item: -int(item[1].sum())):
+        numbers[array] = i
+    if len(arrays) > 255:
+        return Image.fromarray(numbers)
+    picture = Image.fromarray(numbers.astype(np.uint8), mode="P")
+    picture.putpalette(_palette())
+    return picture
+
+
+def _palette() -> list[int]:
+    """256 colours: black, then distinct hues by golden-angle steps."""
+    wheel = Image.new("HSV", (255, 1))
+    wheel.putdata([(int(i * 0.618034 * 256) % 256, 200 - 60 * (i % 2), 255 - 50 * (i % 3)) for i in range(255)])
+    colours = np.asarray(wheel.convert("RGB")).reshape(-1).tolist()
+    return [0, 0, 0, *colours]

@@ -1,0 +1,148 @@
+"""One HTML page that needs nothing but itself: pictures, answers and regions of one or more questions."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+from geotempo.model.draw import colours, draw_regions
+from geotempo.model.geometry import BoolArray
+from geotempo.model.records import Region, Status
+from geotempo.serve.geojson import Feature, facts_of
+from geotempo.serve.job import Outcome
+
+_MIN_SIDE, _MAX_SIDE = 900, 1024  # longer side of a picture on the page, in pixels; outlines stay visible when scaled
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--line:#d8dee6;--card:#fff;--ground:#f3f5f8;--mark:#0b6bcb}
+@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b5;--line:#333d4b;--card:#1a212b;--ground:#11161d;--mark:#6cb3ff}}
+*{box-sizing:border-box}body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
+main{max-width:1180px;margin:0 auto;padding:24px 20px 60px}h1{font-size:1.6rem;margin:0 0 4px}
+section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:20px;margin-top:24px}
+h2{font-size:1.1rem;margin:0 0 12px}.soft{color:var(--soft);font-size:.875rem}.answer{font-size:1.15rem;margin:6px 0 14px;white-space:pre-wrap;overflow-wrap:anywhere}
+.status{display:inline-block;border:1px solid currentColor;border-radius:99px;padding:0 9px;font-size:.78rem;margin-left:8px;vertical-align:2px}
+.ok{color:#1a7f4b}.repaired,.truncated{color:#b26a00}.refused,.invalid{color:#c62828}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:14px}figure{margin:0}
+img{width:100%;height:auto;border-radius:6px;border:1px solid var(--line);display:block}figcaption{font-size:.85rem;margin-top:4px;overflow-wrap:anywhere}
+.table{overflow-x:auto}table{border-collapse:collapse;width:100%;margin-top:16px;font-size:.9rem}
+th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+.chip{display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:6px}details{margin-top:12px}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
+"""
+_STATUS = {
+    Status.OK: "read exactly", Status.REPAIRED: "repaired", Status.TRUNCATED: "cut off", Status.REFUSED: "refused",
+    Status.INVALID: "unreadable",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A question on the page: a heading, the outcome and its features."""
+
+    title: str
+    outcome: Outcome
+    features: list[Feature]
+
+
+def render_page(title: str, entries: Sequence[Entry], notes: Sequence[str] = ()) -> str:
+    """The page.
+
+    Args:
+        title: Heading.
+        entries: Questions in the order to show.
+        notes: Sentences below the heading.
+
+    Returns:
+        HTML with all pictures inside, no scripts and no links to other files.
+    """
+    lead = "".join(f'<p class="soft">{escape(note)}</p>' for note in notes)
+    body = "".join(_section(entry) for entry in entries)
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
+            f"<style>{_STYLE}</style></head><body><main><h1>{escape(title)}</h1>{lead}{body}</main></body></html>\n")
+
+
+def picture_rows(outcome: Outcome) -> list[tuple[Image.Image, str, list[Region], list[BoolArray | None] | None]]:
+    """Per image in time order: picture, caption, its regions, their masks."""
+    rows = []
+    for index in outcome.order.order:
+        number = outcome.order.numbers[index]
+        mine = [i for i, region in enumerate(outcome.regions) if region.image == number]
+        masks: list[BoolArray | None] | None = [outcome.masks[i].to_array() for i in mine] if outcome.masks else None
+        image = outcome.stack.images[index]
+        caption = " · ".join([f"Image {number}", *([str(image.date)] if image.date else [])])
+        rows.append((image.rgb(), caption, [outcome.regions[i] for i in mine], masks))
+    return rows
+
+
+def spoken(outcome: Outcome) -> str:
+    """The answer in words: the prose, and the number of regions where it lists any."""
+    regions = outcome.answer.regions
+    count = None if regions is None else "nothing found" if not regions else f"{len(regions)} region{'s' * (len(regions) > 1)}"
+    words = [part for part in (outcome.answer.prose, count) if part]
+    return "\n".join(words) or "(no answer)"
+
+
+def _section(entry: Entry) -> str:
+    """One question."""
+    outcome, facts = entry.outcome, facts_of(entry.outcome, entry.features)
+    status = outcome.answer.status
+    badge = f'<span class="status {status.value}">{_STATUS[status]}</span>'
+    notes = list(facts["repairs"]) + list(facts["notes"])
+    if outcome.order.assumed:
+        notes.append("Dates are missing: the order of the images as given was assumed to be the order in time.")
+    return (f"<section><h2>{escape(entry.title)}</h2>"
+            f'<div class="soft">Question</div><div>{escape(outcome.question)}</div>'
+            f'<div class="soft" style="margin-top:8px">Answer{badge}</div><div class="answer">{escape(spoken(outcome))}</div>'
+            f'<div class="pictures">{_pictures(outcome)}</div>{_table(outcome, facts)}'
+            + "".join(f'<p class="soft">{escape(note)}</p>' for note in notes)
+            + f'<p class="soft">Model: {escape(outcome.model)} · bands: {escape(_bands(facts))} · '
+            f'stretch: {escape(facts["stretch"])} · coordinates: {escape(facts["coordinates"])}</p>'
+            f"<details><summary class=\"soft\">Answer as the model wrote it</summary><pre>{escape(facts['text'])}</pre></details>"
+            "</section>")
+
+
+def _bands(facts: dict[str, Any]) -> str:
+    """Bands shown, once if they are the same for all images."""
+    shown = [", ".join(item["bands"]) for item in facts["acquisitions"]]
+    return " | ".join(dict.fromkeys(shown))
+
+
+def _pictures(outcome: Outcome) -> str:
+    """Figures with the regions drawn in the colours of the table."""
+    palette = dict(zip(map(id, outcome.regions), colours(outcome.regions), strict=True))
+    figures = []
+    for (picture, caption, regions, masks), index in zip(picture_rows(outcome), outcome.order.order, strict=True):
+        scale = -(-_MIN_SIDE // max(picture.size))
+        drawn = draw_regions(picture, regions, masks, scale=scale, palette=[palette[id(region)] for region in regions])
+        drawn.thumbnail((_MAX_SIDE, _MAX_SIDE))
+        name = outcome.stack.files[index].replace("\\", "/").rsplit("/", 1)[-1]
+        figures.append(f'<figure><img alt="{escape(caption)}" src="{_data_url(drawn)}">'
+                       f'<figcaption><b>{escape(caption)}</b> <span class="soft">{escape(name)}</span></figcaption></figure>')
+    return "".join(figures)
+
+
+def _table(outcome: Outcome, facts: dict[str, Any]) -> str:
+    """The regions as a table; nothing where the answer lists none."""
+    if not facts["regions"]:
+        return ""
+    area = "m²" if outcome.stack.grid.place else "pixels²"
+    head = f'<tr><th>Region</th><th>Label</th><th>Image</th><th>Date</th><th class="n">Area ({area})</th><th>Pixels</th><th>Note</th></tr>'
+    rows = []
+    for item, colour in zip(facts["regions"], colours(outcome.regions), strict=True):
+        note = item["reason"] or (f"between {item['after']} and {item['before']}" if item["after"] and item["before"] else "")
+        size = item.get("area_m2", item["area_pixels"])
+        box = ", ".join(f"{value:g}" for value in item["bbox_pixels"])
+        chip = f'<span class="chip" style="background:rgb{tuple(colour[:3])}"></span>'
+        rows.append(f'<tr><td>{chip}{item["region"]}</td><td>{escape(item["label"])}</td><td>{item["image"]}</td>'
+                    f'<td>{escape(item["date"] or "–")}</td><td class="n">{size:,.0f}</td><td>{box}</td><td>{escape(note)}</td></tr>')
+    return f'<div class="table"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _data_url(picture: Image.Image) -> str:
+    """A picture as a `data:` URL."""
+    out = io.BytesIO()
+    picture.convert("RGB").save(out, format="JPEG", quality=90, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
