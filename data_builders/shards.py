@@ -128,8 +128,9 @@ class Building:
             files.append(self._write_samples(split, rows))
         block = {"items": self._items, "files": files, "tally": dict(sorted(self._tally.items())),
                  "rejected": self._rejected, "splits": sorted(self._rows), "counts": self._counts()}
-        write_text(self._journal(number), dumps(block))
-        self.blocks.append(block)
+        journal = dumps(block)
+        write_text(self._journal(number), journal)
+        self.blocks.append(json.loads(journal))  # as a resumed run reads it: the order of keys goes into the manifest
         self._clear()
 
     def finish(self, manifest: dict[str, Any]) -> None:

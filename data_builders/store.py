@@ -13,7 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -23,7 +23,16 @@ from geotempo.data_builders.schema import Row, sample_from_row
 from geotempo.data_builders.shards import FORMAT, FORMAT_VERSION, MANIFEST, Building
 from geotempo.model.errors import InputError, LayoutError
 
-CACHED_GROUPS = 8
+CACHED_GROUPS = 64
+
+
+class Facts(NamedTuple):
+    """What a store knows of a sample without reading it."""
+
+    id: str
+    split: str
+    task: str
+    regions: int
 
 
 class Store:
@@ -80,6 +89,10 @@ class Store:
                 if (split is None or self._splits[row] == split)
                 and (tasks is None or self._tasks[row] in tasks)
                 and (max_regions is None or self._n_regions[row] <= max_regions)]
+
+    def facts(self, index: int) -> Facts:
+        """Id, split, task and number of regions of a sample, without reading it."""
+        return Facts(self.ids[index], self._splits[index], self._tasks[index], self._n_regions[index])
 
     def __getitem__(self, index: int) -> Sample:
         """The sample at an index, its images with their bytes.

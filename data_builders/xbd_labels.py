@@ -99,7 +99,10 @@ def simple_polygon(text: str, width: int, height: int) -> shapely.Polygon:
     if shape.is_empty:
         raise InputError("empty geometry")
     if not shape.is_valid:
-        shape = _one_part(shapely.make_valid(shape), "self-intersecting")
+        shape = shapely.make_valid(shape)
+        if shape.area == 0:
+            raise InputError("no area")
+        shape = _one_part(shape, "self-intersecting")
     shape = _one_part(shape, "several parts")
     if shape.bounds[0] < 0 or shape.bounds[1] < 0 or shape.bounds[2] > width or shape.bounds[3] > height:
         inside = shape.intersection(shapely.box(0, 0, width, height))

@@ -8,10 +8,11 @@ there is no second place that knows the prompt format.
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 from transformers import ProcessorMixin
 
 from geotempo.data_builders import render
@@ -33,23 +34,52 @@ class Features(TypedDict):
 
 
 def select(store: Store, section: DataSection) -> list[int]:
-    """Rows of the store that the data section asks for, in stored order.
+    """Rows of one store that the data section asks for, in stored order; may be empty."""
+    rows = store.rows()
+    wanted = None if section.images is None else set(section.images)
+    kept = []
+    for row in rows:
+        facts = store.facts(row)
+        if (facts.split == section.split
+                and (section.tasks is None or facts.task in section.tasks)
+                and (section.max_regions is None or facts.regions <= section.max_regions)
+                and (wanted is None or item_of(facts.id) in wanted)):
+            kept.append(row)
+    return kept
+
+
+def item_of(sample_id: str) -> str:
+    """`dataset/split/original-id` of a sample id: what the samples on the same images share."""
+    return sample_id.partition("#")[0]
+
+
+class Mixture(ConcatDataset[Features]):
+    """The samples that a data section selects from all its stores, one store after the other.
 
     Raises:
-        InputError: Nothing is left, or a named image pair is not in the store.
+        InputError: Nothing is left, or a named item is in none of the stores.
     """
-    rows = store.rows(split=section.split, tasks=section.tasks, max_regions=section.max_regions)
-    if section.images is not None:
-        wanted = set(section.images)
-        rows = [row for row in rows if store.ids[row].partition("#")[0] in wanted]
-        missing = wanted - {store.ids[row].partition("#")[0] for row in rows}
+
+    def __init__(self, section: DataSection, processor: ProcessorMixin, seed: int) -> None:
+        stores = [Store(Path(folder)) for folder in section.stores]
+        parts = [StoreDataset(store, select(store, section), processor, section, seed) for store in stores]
+        if not any(len(part) for part in parts):
+            raise InputError(f"no sample of {', '.join(section.stores)} fits split {section.split!r}, tasks {section.tasks}, "
+                             f"max_regions {section.max_regions}, images {'listed' if section.images else None}; "
+                             "geotempo check prints what a store holds")
+        found = {item_of(part.store.ids[row]) for part in parts for row in part.rows}
+        missing = sorted(set(section.images or ()) - found)
         if missing:
-            raise InputError(f"{len(missing)} of {len(wanted)} entries of data.images have no sample in {section.store!r}, "
-                             f"e.g. {min(missing)!r}; entries look like {store.ids[0].partition('#')[0]!r}")
-    if not rows:
-        raise InputError(f"no sample of {section.store!r} fits split {section.split!r}, tasks {section.tasks}, "
-                         f"max_regions {section.max_regions}; geotempo check prints what the store holds")
-    return rows
+            raise InputError(f"{len(missing)} entries of data.images have no sample in {', '.join(section.stores)}, e.g. "
+                             f"{missing[0]!r}; entries look like {min(found)!r}")
+        super().__init__(parts)
+        self.fingerprint = {folder: {entry["path"]: entry["sha256"] for entry in store.manifest["files"]}
+                            for folder, store in zip(section.stores, stores, strict=True)}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Change the draw of wordings and augmentation; the Trainer calls this."""
+        for part in self.datasets:
+            part.set_epoch(epoch)  # type: ignore[attr-defined]
 
 
 class StoreDataset(Dataset[Features]):
@@ -70,7 +100,7 @@ class StoreDataset(Dataset[Features]):
         return len(self.rows)
 
     def set_epoch(self, epoch: int) -> None:
-        """Change the augmentation's draw; the Trainer calls this."""
+        """Change the draw of wordings and augmentation."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> Features:

@@ -53,7 +53,7 @@ class DenseTraining:
 
     Attributes:
         output_dir: Folder of checkpoints and of the final model.
-        corpus: Store whose texts train the tokenizer, where the model is composed from a preset.
+        corpora: Stores whose texts train the tokenizer, where the model is composed from a preset.
         steps: Optimiser steps.
         scenes_per_step: Scenes per step; each gives `dates` images.
         learning_rate: Peak of the cosine schedule.
@@ -65,7 +65,7 @@ class DenseTraining:
     """
 
     output_dir: str
-    corpus: str | None = None
+    corpora: tuple[str, ...] = ()
     steps: int = 1000
     scenes_per_step: int = 16
     learning_rate: float = 1.5e-3
@@ -182,7 +182,7 @@ def train(raw: dict[str, Any]) -> Path:
     scenes = read_section(ScenesSection, raw.get("scenes", {}), "scenes")
     args = read_section(DenseTraining, raw.get("train"), "train")
     check_keys(scenes.options, [f.name for f in fields(SceneOptions)], "scenes.options")
-    model, processor = build_model(section, args.corpus)
+    model, processor = build_model(section, args.corpora)
     vision = model.config.vision_config
     if vision.image_size % vision.patch_size:
         raise ConfigError(f"the encoder's {vision.image_size} px are no multiple of its {vision.patch_size} px patches")

@@ -81,7 +81,7 @@ class DataSection:
     """Which samples.
 
     Attributes:
-        store: Folder written by `geotempo build`.
+        store: Folder written by `geotempo build`, or a list of them.
         split: Split of the store.
         tasks: Tasks to keep; None keeps all.
         images: Keep only samples whose id starts with one of these prefixes up to `#` (`dataset/split/original-id`).
@@ -91,7 +91,7 @@ class DataSection:
         augment: Arguments of `geotempo.finetune.augment.Augment`.
     """
 
-    store: str
+    store: str | tuple[str, ...]
     split: str = "train"
     tasks: tuple[str, ...] | None = None
     images: tuple[str, ...] | None = None
@@ -100,7 +100,14 @@ class DataSection:
     questions: dict[str, list[str]] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """All stores, also where one was given."""
+        return (self.store,) if isinstance(self.store, str) else tuple(self.store)
+
     def __post_init__(self) -> None:
+        if not self.stores:
+            raise ConfigError("data.store needs one or more folders written by geotempo build")
         check_keys(self.questions, TASKS, "data.questions")
         if not all(isinstance(texts, list) and texts for texts in self.questions.values()):
             raise ConfigError("data.questions needs a list of one or more wordings for each task")

@@ -26,7 +26,7 @@ from geotempo.finetune.sam_data import TASKS, Batches, BatchShape, SceneViews, S
 from geotempo.model.checkpoints import write_folder
 from geotempo.model.errors import ConfigError
 from geotempo.model.geometry import BoolArray, Mask, bounds
-from geotempo.model.masks import Segmenter, box_pixels, image_processor
+from geotempo.model.masks import Segmenter, box_pixels, image_processor, to_device
 from geotempo.model.records import Region
 
 CHECKPOINT = "checkpoint.pt"
@@ -36,6 +36,11 @@ OUTSIDE = 0.1
 """Weight of the pixels far from the object, which a mask clipped to its box never shows."""
 SMALL = 32
 """Objects whose box has a side shorter than this many pixels count as small."""
+
+BETAS = (0.9, 0.95)
+"""AdamW's decay rates; a short second memory suits a short run."""
+
+_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
 
 Section = TypeVar("Section")
 
@@ -131,6 +136,7 @@ class SamTraining:
         warmup: Steps of warmup.
         weight_decay: Of AdamW.
         jitter: Box edges move by up to this share of the box.
+        area_exponent: Images with many objects prefer one by its area to this power; 0 prefers none.
         seed: Of weights, order and prompts.
         save_every: Steps between checkpoints.
         workers: Processes that prepare batches; 0 prepares them in the training process.
@@ -146,6 +152,7 @@ class SamTraining:
     warmup: int = 100
     weight_decay: float = 0.01
     jitter: float = 0.1
+    area_exponent: float = 0.0
     seed: int = 0
     save_every: int = 100
     workers: int = 0
@@ -154,10 +161,10 @@ class SamTraining:
 
     def __post_init__(self) -> None:
         for name in ("steps", "images", "regions", "save_every"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ConfigError(f"train.{name} must be a whole number of 1 or more, got {getattr(self, name)!r}")
-        if not (isinstance(self.learning_rate, float) and self.learning_rate > 0):
-            raise ConfigError(f"train.learning_rate must be a number above 0 such as 0.001, got {self.learning_rate!r}")
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} must be 1 or more, got {getattr(self, name)!r}")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"train.learning_rate must be above 0, got {self.learning_rate!r}")
         if not 0 <= self.jitter < 0.5:
             raise ConfigError(f"train.jitter must lie in 0..0.5, got {self.jitter!r}")
         if self.held_out is not None:
@@ -183,12 +190,14 @@ def train(recipe: dict[str, Any]) -> Path:
     shape = _read(SamShape, recipe.get("model") or {}, "model")
     data = _read(SamData, recipe.get("data") or {}, "data")
     plan = _read(SamTraining, recipe.get("train") or {}, "train")
-    torch.manual_seed(plan.seed)
-    model = build(shape).to(plan.device).train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        model = to_device(build(shape), plan.device).train()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"training a SAM of {parameters / 1e6:.2f} M parameters for {plan.steps} steps")
     side = int(model.config.vision_config.image_size)
-    batches = Batches(data.views(), BatchShape(plan.images, plan.regions, side, plan.jitter, plan.seed))
+    batches = Batches(data.views(), BatchShape(plan.images, plan.regions, side, plan.jitter, plan.seed,
+                                               plan.area_exponent))
     _loop(model, batches, plan, _fingerprint(shape, data, plan))
     final = Path(plan.output_dir) / "final"
     save(model, final)
@@ -251,7 +260,8 @@ def loss_of(model: SamModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     hard = ((logits > 0) * focus).detach()
     both = (hard * target).sum(pixels)
     iou = both / (hard.sum(pixels) + target.sum(pixels) - both).clamp(min=1)
-    return (near + OUTSIDE * far + dice + (out.iou_scores[:, :, 0] - iou) ** 2).mean()
+    loss: torch.Tensor = (near + OUTSIDE * far + dice + (out.iou_scores[:, :, 0] - iou) ** 2).mean()
+    return loss
 
 
 def evaluate(folder: str | Path, seed: int, count: int, size: int = 256) -> dict[str, Any]:
@@ -302,6 +312,7 @@ def save(model: SamModel, out: Path) -> None:
         half = SamModel(model.config)
         half.load_state_dict(model.state_dict())
         half.half().save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
         image_processor(int(model.config.vision_config.image_size)).save_pretrained(folder)
 
     write_folder(out, fill)
@@ -319,7 +330,8 @@ def _loop(model: SamModel, batches: Batches, plan: SamTraining, fingerprint: str
     """Train from the checkpoint's step, or 0, to the last one."""
     out = Path(plan.output_dir)
     out.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, betas=BETAS,
+                                  weight_decay=plan.weight_decay)
     losses = _resume(out / CHECKPOINT, model, optimizer, fingerprint, plan.device)
     start = len(losses)
     loader = DataLoader(batches, batch_size=None, sampler=range(start, plan.steps), num_workers=plan.workers)
@@ -329,7 +341,7 @@ def _loop(model: SamModel, batches: Batches, plan: SamTraining, fingerprint: str
                 group["lr"] = learning_rate(step, plan)
             loss = loss_of(model, {key: value.to(plan.device) for key, value in batch.items()})
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
@@ -402,8 +414,13 @@ def _read(kind: type[Section], given: Any, where: str) -> Section:
     """A section of the recipe; unknown or missing keys and wrong values become a `ConfigError`."""
     if not isinstance(given, Mapping):
         raise ConfigError(f"section {where!r} must hold keys and values, got {given!r}")
-    names = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    check_keys(given, names, where)
+    types: dict[str, Any] = {entry.name: entry.type for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    check_keys(given, types, where)
+    for key, value in given.items():
+        allowed = _PLAIN.get(types[key])
+        if allowed and (isinstance(value, bool) or not isinstance(value, allowed)):
+            raise ConfigError(f"{where}.{key} must be of type {types[key].__name__}, got {value!r}; "
+                              "YAML reads 1e-3 as text, write 0.001 or 1.0e-3")
     try:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
     except TypeError as error:

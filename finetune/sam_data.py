@@ -138,6 +138,8 @@ class BatchShape:
         side: Side of SAM's square input in pixels.
         jitter: Box edges move by up to this share of the box's width or height.
         seed: Of all random choices.
+        area_exponent: An image with more objects than prompts prefers an object by its area to this power; 0 takes
+            all alike, which on scenes means mostly buildings.
     """
 
     images: int
@@ -145,6 +147,7 @@ class BatchShape:
     side: int
     jitter: float
     seed: int
+    area_exponent: float = 0.0
 
 
 class Batches(Dataset[dict[str, torch.Tensor]]):
@@ -182,8 +185,10 @@ class Batches(Dataset[dict[str, torch.Tensor]]):
         turn = int(rng.integers(8))
         picture = Image.fromarray(_turned(np.asarray(view.image.rgb()), turn))
         pixels, canvas = to_canvas(picture, self.processor)
-        chosen = rng.permutation(np.resize(rng.permutation(len(view.regions)), self.shape.regions))
-        prompts = [self._prompt(_mask_array(view.regions[int(i)], turn), canvas, rng) for i in chosen]
+        masks = [_mask_array(region, turn) for region in view.regions]
+        weights = np.array([mask.sum() for mask in masks], dtype=np.float64) ** self.shape.area_exponent
+        order = rng.choice(len(masks), size=len(masks), replace=False, p=weights / weights.sum())
+        prompts = [self._prompt(masks[i], canvas, rng) for i in np.resize(order, self.shape.regions)]
         return {"pixel_values": pixels} | {key: torch.from_numpy(np.stack([prompt[key] for prompt in prompts]))
                                            for key in prompts[0]}
 

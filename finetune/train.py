@@ -14,9 +14,8 @@ from transformers.utils import logging
 
 from geotempo import __version__
 from geotempo.data_builders.render import store_texts
-from geotempo.data_builders.store import Store
 from geotempo.finetune.collate import Collator
-from geotempo.finetune.dataset import StoreDataset, select
+from geotempo.finetune.dataset import Mixture
 from geotempo.finetune.recipe import LoraSection, ModelSection, Recipe, check_keys
 from geotempo.finetune.trainer import GeoTempoTrainer, freeze, last_checkpoint
 from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
@@ -46,18 +45,16 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
     logging.set_verbosity_error()
     args = training_arguments(recipe.train)
     set_seed(args.seed)
-    store = Store(Path(recipe.data.store))
-    rows = select(store, recipe.data)
-    model, processor = build_model(recipe.model, recipe.data.store)
+    model, processor = build_model(recipe.model, recipe.data.stores)
+    dataset = Mixture(recipe.data, processor, args.seed)
     freeze(model, recipe.model.freeze)
     trained = _add_lora(model, recipe.lora) if recipe.lora else model
-    dataset = StoreDataset(store, rows, processor, recipe.data, args.seed)
     trainer = GeoTempoTrainer(
         model=trained, args=args, train_dataset=dataset, learning_rates=recipe.model.learning_rates,
         data_collator=Collator(processor.tokenizer.pad_token_id, model.config.text_config.max_position_embeddings),
     )
     out = Path(args.output_dir)
-    _record(recipe, store, len(rows), trained, out)
+    _record(recipe, dataset, trained, out)
     resume = None if restart else last_checkpoint(out)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if recipe.lora:
@@ -80,19 +77,19 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         raise ConfigError(f"section 'train': {str(error).splitlines()[0]}") from None
 
 
-def build_model(section: ModelSection, corpus: str | None) -> tuple[PreTrainedModel, ProcessorMixin]:
+def build_model(section: ModelSection, corpora: Sequence[str]) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The model that a recipe starts from: a checkpoint, or a composition.
 
     Args:
         section: The recipe's model section.
-        corpus: Store whose texts train the tokenizer of a tiny LLM.
+        corpora: Stores whose texts train the tokenizer of a tiny LLM.
     """
     if section.base is not None:
         return load_checkpoint(section.base)
     assert section.compose is not None
     check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
     spec = Composition(**section.compose)
-    return compose(spec, store_texts(Path(corpus)) if corpus else [])
+    return compose(spec, [text for corpus in corpora for text in store_texts(Path(corpus))])
 
 
 def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
@@ -107,19 +104,19 @@ def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
     return get_peft_model(model, config)
 
 
-def _record(recipe: Recipe, store: Store, samples: int, model: PreTrainedModel, out: Path) -> None:
+def _record(recipe: Recipe, dataset: Mixture, model: PreTrainedModel, out: Path) -> None:
     """Write the resolved recipe, versions and data hashes beside the checkpoints."""
     out.mkdir(parents=True, exist_ok=True)
     packages = ("torch", "transformers", "peft", "accelerate", "datasets")
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     record = {
-        "recipe": recipe.to_dict(), "samples": samples, "data": {entry["path"]: entry["sha256"] for entry in store.manifest["files"]}, "trainable_parameters": trainable,
+        "recipe": recipe.to_dict(), "samples": len(dataset), "data": dataset.fingerprint, "trainable_parameters": trainable,
         "versions": {"geotempo": __version__} | {name: importlib.metadata.version(name) for name in packages},
     }
     aside = out / "recipe.yaml.part"
     aside.write_text(yaml.safe_dump(_plain(record), sort_keys=False), encoding="utf-8")
     os.replace(aside, out / "recipe.yaml")
-    print(f"training on {samples} samples of {recipe.data.store}, {trainable / 1e6:.2f} M trainable parameters")
+    print(f"training on {len(dataset)} samples of {', '.join(recipe.data.stores)}, {trainable / 1e6:.2f} M trainable parameters")
 
 
 def _plain(value: Any) -> Any:

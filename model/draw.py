@@ -5,6 +5,7 @@ roofs and from dark forest alike.
 """
 
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: f
             lines += [line] if line else []
             line = word
             while font.getlength(line) > width and len(line) > 1:
-                cut = next(n for n in range(len(line), 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+                cut = max(1, bisect_right(range(1, len(line)), width, key=lambda n: font.getlength(line[:n])))
                 lines.append(line[:cut])
                 line = line[cut:]
         lines.append(line)
@@ -200,7 +201,7 @@ def _tag(pen: ImageDraw.ImageDraw, size: tuple[int, int], region: Region, colour
     if not region.label:
         return
     font = _font(max(11, min(size) // 40))
-    text = region.label if len(region.label) <= 28 else region.label[:27] + "…"
+    text = _short(region.label, 28)
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom - top + 5
     box = bounds(region.geometry)
@@ -212,6 +213,12 @@ def _tag(pen: ImageDraw.ImageDraw, size: tuple[int, int], region: Region, colour
             pen.rectangle(spot.as_tuple(), fill=INK)
             pen.text((x + 3 - left, y + 2 - top), text, font=font, fill=colour)
             return
+
+
+def _short(label: str, limit: int) -> str:
+    """A label on one line and of limited length."""
+    line = " ".join(label.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _overlap(first: Box, second: Box) -> bool:
@@ -253,7 +260,7 @@ def _legend(regions: Sequence[Region], palette: Sequence[Colour], width: int) ->
     places = []
     order = [*MEANINGS, *shown]
     for label, (colour, count) in sorted(shown.items(), key=lambda entry: order.index(entry[0])):
-        text = f"{label or 'no label'} ({count})"
+        text = f"{_short(label, 60) or 'no label'} ({count})"
         need = 22 + font.getlength(text) + 18
         if x and x + need > width:
             x, y = 0.0, y + row

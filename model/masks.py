@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoConfig, SamImageProcessorPil, SamModel
 
 from geotempo.model.errors import InputError, ModelError
@@ -123,11 +124,7 @@ class Segmenter:
         """
         name = str(default_weights() if folder is None else folder)
         model, processor = _read(name)
-        try:
-            model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"cannot use the device {device!r}: {str(error).splitlines()[0]} Try cpu") from None
-        return cls(model, processor, f"sam:{Path(name).name}")
+        return cls(to_device(model, device), processor, f"sam:{Path(name).name}")
 
     def segment(self, image: Image.Image | ImageRecord, regions: Sequence[Region]) -> list[Mask]:
         """One mask per region, in order; `segment_with_source` also says which ones the model did not find.
@@ -178,6 +175,18 @@ class Segmenter:
         yield from zip(logits, scores.tolist(), strict=True)
 
 
+def to_device(model: SamModel, device: str) -> SamModel:
+    """Move a model to a torch device.
+
+    Raises:
+        ModelError: There is no such device.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
+        raise ModelError(f"cannot use the device {device!r}: {str(error).splitlines()[0]} Try cpu") from None
+
+
 def default_weights() -> Path:
     """Folder of the embedded `sam_tiny`.
 
@@ -212,7 +221,7 @@ def _read(name: str) -> tuple[SamModel, Any]:
         if config.model_type != "sam":
             raise ModelError(f"{name!r} is a {config.model_type!r} model; masks need a SAM checkpoint (model type 'sam')")
         model, report = SamModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load SAM from {name!r}: {str(error).splitlines()[0]} "
                          "Give a folder with config.json and model.safetensors, or a hub name") from None
     wrong = [f"{kind} {sorted(report[kind])[:3]}" for kind in ("missing_keys", "unexpected_keys") if report[kind]]

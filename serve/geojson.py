@@ -13,7 +13,7 @@ import shapely
 from shapely.geometry.polygon import orient
 
 from geotempo.model.geo import Georeference, SurfaceShape, geodesic_area, pixel_shape, to_lonlat
-from geotempo.model.geometry import Box, Mask, Polygon, RotatedBox, bounds
+from geotempo.model.geometry import Box, Geometry, Mask, Polygon, RotatedBox, bounds, rasterize
 from geotempo.model.records import Region
 from geotempo.serve.job import Outcome
 
@@ -42,8 +42,7 @@ def features(outcome: Outcome) -> list[Feature]:
 
 def _feature(outcome: Outcome, i: int, region: Region, place: Georeference | None) -> Feature:
     """The feature of region i."""
-    mask = outcome.masks[i] if outcome.masks else None
-    drawn = region.geometry if mask is None or not mask.to_array().any() else mask
+    drawn = _drawn(region, outcome.masks[i] if outcome.masks else None)
     pixels = pixel_shape(drawn, outcome.stack.grid.width, outcome.stack.grid.height)
     shape = None if pixels.is_empty else to_lonlat(pixels, place) if place else _counter_clockwise(pixels)
     facts: dict[str, Any] = {"region": i + 1, "label": region.label} | _image_facts(outcome, region.image)
@@ -61,6 +60,15 @@ def _feature(outcome: Outcome, i: int, region: Region, place: Georeference | Non
               "crs": place.crs if place else None, "model": outcome.model, "question": outcome.question,
               "status": outcome.answer.status.value}
     return Feature(shape, facts)
+
+
+def _drawn(region: Region, mask: Mask | None) -> Geometry:
+    """The mask; the region's own geometry where the mask is missing, empty or nothing but the region's pixels."""
+    if mask is None:
+        return region.geometry
+    array = mask.to_array()
+    plain = not array.any() or np.array_equal(array, rasterize(region.geometry, *array.shape))
+    return region.geometry if plain else mask
 
 
 def _image_facts(outcome: Outcome, number: int) -> dict[str, Any]:

@@ -3,19 +3,19 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 from PIL import Image
 
-from geotempo.model.draw import colours, draw_regions
-from geotempo.model.geometry import BoolArray
+from geotempo.model.draw import Colour, colours, draw_regions
+from geotempo.model.geometry import BoolArray, Mask, bounds, to_shape
 from geotempo.model.records import Region, Status
 from geotempo.serve.geojson import Feature, facts_of
 from geotempo.serve.job import Outcome
 
-_MIN_SIDE, _MAX_SIDE = 900, 1024  # longer side of a picture on the page, in pixels; outlines stay visible when scaled
+_MAX_SIDE = 1024  # pixels of a picture on the page
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--line:#d8dee6;--card:#fff;--ground:#f3f5f8;--mark:#0b6bcb}
 @media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b5;--line:#333d4b;--card:#1a212b;--ground:#11161d;--mark:#6cb3ff}}
@@ -26,7 +26,8 @@ h2{font-size:1.1rem;margin:0 0 12px}.soft{color:var(--soft);font-size:.875rem}.a
 .status{display:inline-block;border:1px solid currentColor;border-radius:99px;padding:0 9px;font-size:.78rem;margin-left:8px;vertical-align:2px}
 .ok{color:#1a7f4b}.repaired,.truncated{color:#b26a00}.refused,.invalid{color:#c62828}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:14px}figure{margin:0}
-img{width:100%;height:auto;border-radius:6px;border:1px solid var(--line);display:block}figcaption{font-size:.85rem;margin-top:4px;overflow-wrap:anywhere}
+img{width:100%;height:auto;border-radius:6px;border:1px solid var(--line);display:block}.picture{position:relative}svg{position:absolute;inset:0;width:100%;height:100%;overflow:visible}
+path{fill:none;vector-effect:non-scaling-stroke}text{paint-order:stroke;stroke:#000;font-weight:600}figcaption{font-size:.85rem;margin-top:4px;overflow-wrap:anywhere}
 .table{overflow-x:auto}table{border-collapse:collapse;width:100%;margin-top:16px;font-size:.9rem}
 th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .chip{display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:6px}details{margin-top:12px}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
@@ -115,13 +116,50 @@ def _pictures(outcome: Outcome) -> str:
     palette = dict(zip(map(id, outcome.regions), colours(outcome.regions), strict=True))
     figures = []
     for (picture, caption, regions, masks), index in zip(picture_rows(outcome), outcome.order.order, strict=True):
-        scale = -(-_MIN_SIDE // max(picture.size))
-        drawn = draw_regions(picture, regions, masks, scale=scale, palette=[palette[id(region)] for region in regions])
-        drawn.thumbnail((_MAX_SIDE, _MAX_SIDE))
+        picked = [palette[id(region)] for region in regions]
+        fills = _filled(regions, masks)
+        shown = draw_regions(picture, [fill for _, fill in fills], palette=[picked[i] for i, _ in fills], tags=False)
+        shown.thumbnail((_MAX_SIDE, _MAX_SIDE))
         name = outcome.stack.files[index].replace("\\", "/").rsplit("/", 1)[-1]
-        figures.append(f'<figure><img alt="{escape(caption)}" src="{_data_url(drawn)}">'
+        figures.append(f'<figure><div class="picture"><img alt="{escape(caption)}" src="{_data_url(shown)}">'
+                       f"{_outlines(picture.size, regions, picked)}</div>"
                        f'<figcaption><b>{escape(caption)}</b> <span class="soft">{escape(name)}</span></figcaption></figure>')
     return "".join(figures)
+
+
+def _filled(regions: Sequence[Region], masks: Sequence[BoolArray | None] | None) -> list[tuple[int, Region]]:
+    """What is painted into the picture: masks, as (position, region whose geometry is the mask)."""
+    filled = []
+    for i, region in enumerate(regions):
+        mask = masks[i] if masks else None
+        if mask is not None:
+            filled.append((i, replace(region, geometry=Mask.from_array(mask))))
+        elif isinstance(region.geometry, Mask):
+            filled.append((i, region))
+    return filled
+
+
+def _outlines(size: tuple[int, int], regions: Sequence[Region], palette: Sequence[Colour]) -> str:
+    """Outlines and labels as SVG over a picture, so that they stay crisp at any size of the page."""
+    width, height = size
+    text_size = max(size) / 24
+    items = []
+    for region, colour in zip(regions, palette, strict=True):
+        box = bounds(region.geometry)
+        paint = "rgb({},{},{})".format(*colour[:3])
+        if not isinstance(region.geometry, Mask):
+            shape = to_shape(region.geometry)
+            path = "".join("M" + " ".join(f"{x:g},{y:g}" for x, y in ring.coords) for ring in (shape.exterior, *shape.interiors))
+            items += [f'<path d="{path}" stroke="#000" stroke-width="4"/>', f'<path d="{path}" stroke="{paint}" stroke-width="2"/>']
+        y = box.y1 - text_size / 3 if box.y1 > 1.3 * text_size else box.y2 + text_size
+        items.append(f'<text x="{box.x1:g}" y="{y:g}" fill="{paint}">{escape(_short(region.label))}</text>')
+    return (f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" font-size="{text_size:g}" '
+            f'stroke-width="{text_size / 6:g}">{"".join(items)}</svg>' if items else "")
+
+
+def _short(label: str) -> str:
+    """A label that fits on a picture."""
+    return label if len(label) <= 28 else label[:27] + "…"
 
 
 def _table(outcome: Outcome, facts: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Tasks about two dates: captions, questions, grounding, segmentation, land-cover transitions and damage."""
 
 from geotempo.data_builders.scenes import language
+from geotempo.data_builders.scenes.desk import Desk, View
 from geotempo.data_builders.scenes.facts import Change, change_captions, changes_between, transitions
-from geotempo.data_builders.scenes.samples import Desk, View
 from geotempo.data_builders.scenes.scene import CHANGE_KINDS, GRADES, SceneObject
 
 _MAX_REGIONS = 32

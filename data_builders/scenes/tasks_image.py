@@ -2,8 +2,8 @@
 
 from geotempo.data_builders.scenes import language
 from geotempo.data_builders.scenes.buildings import ROOFS
+from geotempo.data_builders.scenes.desk import Desk, View
 from geotempo.data_builders.scenes.facts import centre, countable, image_captions, setting_label, share, visible_mask
-from geotempo.data_builders.scenes.samples import Desk, View
 from geotempo.data_builders.scenes.scene import COVER, FIELD, FOREST, ROAD, WATER, SceneObject
 
 _CERTAIN, _MAIN = 0.02, 0.45

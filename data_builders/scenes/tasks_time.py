@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from geotempo.data_builders.scenes import language
-from geotempo.data_builders.scenes.samples import Desk, View
+from geotempo.data_builders.scenes.desk import Desk, View
 from geotempo.data_builders.scenes.scene import ChangeEvent, SceneObject
 
 _NAMES = {"building": "the building", "new road": "the road", "flood": "the flood", "clearing": "the clearing"}

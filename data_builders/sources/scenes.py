@@ -17,6 +17,7 @@ class Scenes:
         size: Side of the images in pixels.
         dates: Images per scene; None lets the generator choose.
         val_share: Share of the scenes that become val, 0 to 1.
+        easy: Few large buildings under mild nuisance (`EASY`) instead of the full range.
     """
 
     name = "scenes"
@@ -25,11 +26,12 @@ class Scenes:
     citation = "GeoTempo procedural scenes"
 
     def __init__(self, count: int = 1000, seed: int = 0, size: int = 256, dates: int | None = None,
-                 val_share: float = 0.1) -> None:
+                 val_share: float = 0.1, easy: bool = False) -> None:
         if count < 1 or size < 32 or not 0 <= val_share <= 1:
             raise InputError(f"scenes need count >= 1, size >= 32 and a val share of 0 to 1, "
                              f"got {count}, {size}, {val_share}")
         self.count, self.seed, self.size, self.dates = count, seed, size, dates
+        self.easy = easy
         self.first_val = count - round(count * val_share)
 
     def check_layout(self, root: Path) -> None:
@@ -42,9 +44,11 @@ class Scenes:
     def samples(self, root: Path, key: str) -> Iterator[Sample]:
         """All samples of one scene."""
         from geotempo.data_builders.scenes.samples import scene_samples
+        from geotempo.data_builders.scenes.scene import EASY, SceneOptions
 
         split, _, number = key.partition("/")
-        yield from scene_samples(self.seed, int(number), size=self.size, dates=self.dates, split=split)
+        options = EASY if self.easy else SceneOptions()
+        yield from scene_samples(self.seed, int(number), size=self.size, dates=self.dates, split=split, options=options)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Scenes per split and number of dates."""

@@ -17,6 +17,7 @@ def build(
     size: int = typer.Option(256, help="scenes: side of the images in pixels."),
     dates: int | None = typer.Option(None, min=1, max=8, help="scenes: images per scene; left out: 2 to 8."),
     val_share: float = typer.Option(0.1, min=0.0, max=1.0, help="scenes: share of the val split, the last by number."),
+    easy: bool = typer.Option(False, help="scenes: few large buildings under mild nuisance."),
 ) -> None:
     """Read a dataset in its original layout and write a store of samples."""
     from geotempo.data_builders.build import build_store
@@ -24,7 +25,7 @@ def build(
 
     options: dict[str, Any] = {}
     if source == "scenes":
-        options = {"count": count, "seed": seed, "size": size, "dates": dates, "val_share": val_share}
+        options = {"count": count, "seed": seed, "size": size, "dates": dates, "val_share": val_share, "easy": easy}
     elif root is None:
         raise InputError(f"{source} is read from a folder; give it with --root DIR")
     manifest = build_store(source, root or Path(), out, options=options, workers=workers, max_rejected=max_rejected)

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def test_easy_scenes_are_easy() -> None:
 def test_dates_are_strictly_in_order(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     keys = [date.sort_key for date in as_dates(rng, acquisition_days(rng, count))]
-    assert all(first < second for first, second in zip(keys, keys[1:], strict=False))
+    assert all(first < second for first, second in pairwise(keys))
 
 
 @given(st.floats(-2, 2), st.floats(-2, 2))

@@ -9,7 +9,7 @@ from geotempo.data_builders.render import store_texts, target_text
 from geotempo.data_builders.store import Store
 from geotempo.finetune.augment import Augment
 from geotempo.finetune.collate import Collator
-from geotempo.finetune.dataset import IGNORE, StoreDataset, select, tokenize
+from geotempo.finetune.dataset import IGNORE, Mixture, StoreDataset, select, tokenize
 from geotempo.finetune.recipe import DataSection
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ConfigError, InputError
@@ -86,10 +86,19 @@ def test_selection_follows_the_data_section(store: Path) -> None:
     assert [opened.ids[row].partition("#")[2] for row in captions] == ["change_caption"] * 8
     two = select(opened, DataSection(str(store), images=("toy/train/001", "toy/train/002")))
     assert len(two) == 4
+    assert len(select(opened, DataSection(str(store), max_regions=0))) == 12
+
+
+def test_a_mixture_joins_stores_and_names_what_is_missing(store: Path, processor) -> None:
+    mixture = Mixture(DataSection((str(store), str(store)), tasks=("change_caption",)), processor, 0)
+    assert len(mixture) == 16
+    assert torch.equal(mixture[0]["input_ids"], mixture[8]["input_ids"])
     with pytest.raises(InputError, match="toy/train/999"):
-        select(opened, DataSection(str(store), images=("toy/train/001", "toy/train/999")))
-    with pytest.raises(InputError):
-        select(opened, DataSection(str(store), split="val"))
+        Mixture(DataSection(str(store), images=("toy/train/001", "toy/train/999")), processor, 0)
+    with pytest.raises(InputError, match="split 'val'"):
+        Mixture(DataSection(str(store), split="val"), processor, 0)
+    with pytest.raises(ConfigError, match="one or more folders"):
+        DataSection(())
 
 
 @pytest.mark.parametrize("options", [{"brightness": 1.5}, {"jpeg": (90, 20)}, {"contrast": -0.1}])

@@ -62,5 +62,5 @@ def test_a_broken_file_is_one_error(tmp_path: Path, text: str) -> None:
 def test_an_override_without_value_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("model: {}")
-    with pytest.raises(ConfigError, match="section.key=value"):
+    with pytest.raises(ConfigError, match=r"section\.key=value"):
         read_yaml(path, ["train.learning_rate"])

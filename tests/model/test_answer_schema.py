@@ -116,7 +116,7 @@ def test_broken_lists_are_in_none(name, points):
 
 
 @given(st.from_regex(re.compile(answer.regex(2, points=True, max_regions=2)), fullmatch=True))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_whatever_the_expression_allows_is_read(text):
     """What a constrained model can write needs no repair but for the order of numbers and regions, or points outside."""
     read = answer.parse(text, FRAMES[:2])

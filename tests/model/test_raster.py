@@ -1,6 +1,7 @@
 """Reading image files: bands, stretch, valid pixels, grids."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ def tif(path, array, *, crs="EPSG:32633", transform=UTM, names=None, nodata=None
     count, height, width = array.shape
     with rasterio.open(path, "w", driver="GTiff", width=width, height=height, count=count, dtype=array.dtype, crs=crs,
                        transform=transform, nodata=nodata, photometric="MINISBLACK") as out:
+        if colours:  # before the first write, else it goes into a side file
+            out.colorinterp = [rasterio.enums.ColorInterp[name] for name in colours]
         out.write(array)
         for number, name in enumerate(names or (), 1):
             out.set_band_description(number, name)
-        if colours:
-            out.colorinterp = [rasterio.enums.ColorInterp[name] for name in colours]
     return str(path)
 
 
@@ -102,7 +103,7 @@ def test_alpha_is_valid_not_a_band(tmp_path):
     array[4] = 255
     array[4, 5:8] = 0
     names = ("B02", "B03", "B04", "B08", None)
-    file = tif(tmp_path / "a.tif", array, names=names, colours=("undefined",) * 4 + ("alpha",))
+    file = tif(tmp_path / "a.tif", array, names=names, colours=("gray", *("undefined",) * 3, "alpha"))
     stack = load_stack([file])
     assert stack.bands == (("B04", "B03", "B02"),)
     assert not stack.images[0].valid.to_array()[5:8].any() and stack.images[0].valid.to_array().sum() == 27 * 40
@@ -221,8 +222,8 @@ def test_png_bytes_are_deterministic(tmp_path):
     assert one == two and Image.open(io.BytesIO(one)).format == "PNG"
 
 
-def test_openeo_sequence(tmp_path):
-    folder = __import__("pathlib").Path(__file__).parents[2].parent / "shared/data/timeseries/openeo_stac_s2"
+def test_openeo_sequence():
+    folder = Path(__file__).parents[2].parent / "shared/data/timeseries/openeo_stac_s2"
     files = sorted(folder.glob("*.tif"))
     if not files:
         pytest.skip("the Sentinel-2 sequence is absent")

@@ -11,7 +11,7 @@ import shapely
 from PIL import Image
 
 from geotempo.data_builders.sample import TASKS
-from geotempo.model.errors import InputError
+from geotempo.model.errors import InputError, ModelError
 from geotempo.model.geometry import Mask, bounds
 from geotempo.model.raster import load_stack
 from geotempo.model.records import Status
@@ -104,6 +104,24 @@ def test_an_empty_mask_falls_back_to_the_box(ring_files):
     assert np.asarray(label_image(outcome)).sum() == 0
 
 
+def test_masks_of_the_embedded_sam(geotempo, ring_files, tmp_path):
+    from geotempo.model.masks import default_weights
+
+    try:
+        default_weights()
+    except ModelError as error:
+        pytest.skip(f"no embedded SAM: {error}")
+    (tmp_path / "answer.txt").write_text(BOX)
+    ran = geotempo("predict", *ring_files, "--answer", tmp_path / "answer.txt", "--masks", tmp_path / "m.png", "--geojson",
+                   tmp_path / "m.geojson")
+    assert ran.code == 0, ran.err
+    picture = Image.open(tmp_path / "m.png")
+    labels = np.asarray(picture)
+    assert picture.mode == "P" and labels.shape == (100, 100) and set(np.unique(labels)) == {0, 1}
+    (feature,) = json.loads((tmp_path / "m.geojson").read_text())["features"]
+    assert feature["properties"]["area_pixels"] == pytest.approx((labels == 1).sum())
+
+
 def test_smaller_masks_lie_on_top(ring_files):
     answer = ('[{"image":2,"bbox_2d":[300,200,400,300],"label":"corner"},'
               '{"image":2,"bbox_2d":[300,200,700,600],"label":"all"}]')
@@ -169,7 +187,8 @@ def test_page_is_self_contained_and_escapes(ring_files):
     assert not {"script", "b>", "i", "link", "iframe"} & set(reader.tags)
     assert len(reader.sources) == 2 and all(source.startswith("data:image/") for source in reader.sources)
     pictures = [Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) for source in reader.sources]
-    assert all(max(picture.size) >= 500 for picture in pictures)
+    assert [picture.size for picture in pictures] == [(100, 100)] * 2
+    assert reader.tags.count("svg") == 1 and "M70,20 70,60 30,60 30,20 70,20" in page  # on the second image only
     assert "&lt;script&gt;" in page and "A &amp; B" in page
 
 

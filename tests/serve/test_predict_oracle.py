@@ -130,7 +130,6 @@ def check_outline(shape, crs, affine, box):
     assert np.hypot(*off.T).max() < 1
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_known_place_comes_back(name, geotempo, tmp_path):
     epsg, affine = CASES[name]
@@ -175,6 +174,7 @@ def test_area_of_a_degree_cell_is_the_closed_form(geotempo, tmp_path):
     assert feature["properties"]["area_m2"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_gcp_only_file_is_warped_and_said_so(geotempo, tmp_path):
     epsg, affine = CASES["UTM"]
     lonlat = project(epsg, affine, edge_points(BOX))

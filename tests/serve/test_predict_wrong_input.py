@@ -94,6 +94,12 @@ def test_four_unnamed_bands_say_what_to_write(folder, geotempo, monkeypatch):
     assert "band 3, band 2, band 1" in ran.out and "percentiles 2-98" in ran.out
 
 
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "/no/such/folder", ""])
+def test_missing_model_folder(folder, geotempo, name):
+    ran = geotempo("predict", folder / "a.png", "--model", name)
+    assert ran.code == 2 and "no such model folder" in ran.err and ran.err.count("\n") == 1
+
+
 def test_truncated_geotiff(folder, geotempo):
     whole = four_bands(folder / "four.tif").read_bytes()
     (folder / "cut.tif").write_bytes(whole[:3000])
