@@ -55,7 +55,7 @@ def store_texts(folder: Path) -> list[str]:
 
 def _texts(store: Store) -> Iterator[str]:
     for row in store.rows(split="train"):
-        sample = store[row]
+        sample = store.without_pixels(row)
         prompt = prompts.render(to_request(sample), pictures=False)
         yield "".join(part["text"] for part in prompt.messages[0]["content"] if part["type"] == "text")
         yield target_text(sample)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from geotempo.data_builders.store import Store
 from geotempo.eval import controls
 from geotempo.eval.answerers import FixedAnswers, majority
@@ -62,19 +64,25 @@ def plan(store: Store, selection: Selection) -> list[Planned]:
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Ids of a file, one a line; empty lines and lines from `# ` on are left out.
+    """Ids of a text file, one a line (empty lines and lines from `# ` on left out), or a recipe's `data.images`.
 
     Raises:
         InputError: The file cannot be read or holds no id.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the ids of {str(path)!r}: {error}; give a text file, one id a line") from None
+        text = path.read_text(encoding="utf-8")
+        lines = _recipe_images(text) if path.suffix in (".yaml", ".yml") else text.splitlines()
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read the ids of {str(path)!r}: {error!r}; give a text file, one id a line, or a recipe "
+                         "with data.images") from None
     ids = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("# "))
     if not ids:
         raise InputError(f"{str(path)!r} holds no ids; give one a line")
     return ids
+
+
+def _recipe_images(text: str) -> list[str]:
+    return [str(item) for item in yaml.safe_load(text)["data"]["images"]]
 
 
 def majority_answers(store: Store, selection: Selection) -> FixedAnswers:

@@ -1,5 +1,6 @@
 """One question about one sequence, from files to an answer with masks: load, order, ask, parse, mark, segment."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -9,7 +10,7 @@ from PIL import Image
 
 from geotempo.model.answer import parse, parse_images
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Mask, rasterize
+from geotempo.model.geometry import Box, Mask, rasterize
 from geotempo.model.predictor import Predictor, Request
 from geotempo.model.prompts import frames_of
 from geotempo.model.raster import Stack
@@ -76,14 +77,16 @@ class Outcome:
 
 
 def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = None, prompt: str | None = None,
-                    segmenter: Callable[[], MaskMaker] | None = None, max_new_tokens: int = 512) -> Outcome:
+                    regions: Sequence[Region] = (), segmenter: Callable[[], MaskMaker] | None = None,
+                    max_new_tokens: int = 512) -> Outcome:
     """Ask a predictor about a sequence.
 
     Args:
         stack: The images.
         predictor: What answers.
         task: A key of `TASK_QUESTIONS`, or None.
-        prompt: The question; None asks the task's usual one.
+        prompt: The question; None asks the task's usual one. `<region:i>` stands for the i-th of `regions`, from 0.
+        regions: Regions that the question speaks of.
         segmenter: Gives the mask maker when there are regions; None where no masks are wanted.
         max_new_tokens: Limit of the answer's length in tokens.
 
@@ -92,7 +95,8 @@ def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = No
     """
     order = time_order(stack.images)
     task, question = question_for(task, prompt, max(order.numbers))
-    reply = predictor.predict([Request(stack.images, question, max_new_tokens=max_new_tokens)])[0]
+    _check_regions(regions, question, max(order.numbers))
+    reply = predictor.predict([Request(stack.images, question, tuple(regions), max_new_tokens)])[0]
     answer = parse(reply.text, frames_of(stack.images), finish_reason=reply.finish_reason)
     outcome = Outcome(stack, order, task, question, predictor.name, answer)
     if answer.regions is not None:
@@ -101,6 +105,31 @@ def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = No
     if segmenter is None:
         return outcome
     return replace(outcome, masks=_segment(outcome, segmenter) if outcome.regions else ())
+
+
+def _check_regions(regions: Sequence[Region], question: str, acquisitions: int) -> None:
+    """Refuse regions on images that are not there, and placeholders without a region."""
+    for region in regions:
+        if region.image > acquisitions:
+            raise InputError(f"a region names Image {region.image}, but there are {acquisitions} acquisitions; count from 1")
+    named = [int(number) for number in re.findall(r"<region:(\d+)>", question)]
+    if named and max(named) >= len(regions):
+        raise InputError(f"the question names <region:{max(named)}>, but {len(regions)} regions were given; "
+                         "give each with --region IMAGE:x1,y1,x2,y2 and count them from 0")
+
+
+def parse_region(text: str) -> Region:
+    """A region as `IMAGE:x1,y1,x2,y2`: acquisition number from 1, then a box in pixels.
+
+    Raises:
+        InputError: The text is not of this form.
+    """
+    image, _, box = text.partition(":")
+    try:
+        x1, y1, x2, y2 = (float(value) for value in box.split(","))
+        return Region(int(image), Box(x1, y1, x2, y2))
+    except ValueError:
+        raise InputError(f"{text!r} is no region; write IMAGE:x1,y1,x2,y2 in pixels, e.g. 2:10,20,64,80") from None
 
 
 def _judged(outcome: Outcome, region: Region) -> Region:

@@ -16,6 +16,8 @@ def predict(
     date: Annotated[list[str] | None, typer.Option(help="Date of each image, in the same order; repeat it.")] = None,
     task: Annotated[str | None, typer.Option(help="Task; without --prompt its usual question is asked.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Your question.")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Region IMAGE:x1,y1,x2,y2 (pixels) for <region:0>, ... in --prompt.")
+                      ] = None,
     model: Annotated[str | None, typer.Option(help="Model folder or hub name; default: the embedded geotempo-tiny.")] = None,
     geojson: Annotated[Path | None, typer.Option(help="Write the regions as GeoJSON.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Write a PNG whose value i is the mask of region i.")] = None,
@@ -33,7 +35,7 @@ def predict(
     from geotempo.model.raster import load_stack
     from geotempo.serve.files import check_targets, write_all
     from geotempo.serve.geojson import features
-    from geotempo.serve.job import MaskMaker, answer_question
+    from geotempo.serve.job import MaskMaker, answer_question, parse_region
     from geotempo.serve.questions import MASK_TASKS, question_for
     from geotempo.serve.report import Targets, contents, report
 
@@ -49,6 +51,7 @@ def predict(
 
     wanted = masks is not None or task in MASK_TASKS
     outcome = answer_question(stack, _predictor(model, answer), task=task, prompt=prompt,
+                              regions=[parse_region(text) for text in region or ()],
                               segmenter=segmenter if wanted else None, max_new_tokens=max_new_tokens)
     found = features(outcome)
     files = contents(outcome, found, targets)

@@ -1,0 +1,38 @@
+"""Stored samples as text: what is asked, what should be written."""
+
+from geotempo.data_builders.render import ask_again, chat, target_text, to_request
+from geotempo.data_builders.scenes.samples import scene_samples
+from geotempo.model import answer
+from geotempo.model.prompts import frames_of
+
+
+def test_every_scene_answer_is_readable_by_the_grammar() -> None:
+    seen = set()
+    for index in range(12):
+        for sample in scene_samples(4, index, size=128):
+            frames = frames_of(sample.images)
+            read = answer.parse(target_text(sample), frames)
+            assert read.status == ("refused" if sample.target == "not assessable" else "ok"), (sample.id, read)
+            wanted = sample.target_regions
+            assert (read.regions is None) == (wanted is None)
+            if wanted is not None:
+                assert len(read.regions or ()) == len(wanted)
+                assert sorted(r.label for r in read.regions or ()) == sorted(r.label for r in wanted)
+                seen.add(sample.task)
+    assert {"change_grounding", "change_segmentation", "semantic_change", "damage"} <= seen
+
+
+def test_points_are_written_only_on_request() -> None:
+    sample = next(s for s in scene_samples(4, 0, size=128) if s.task == "referring_segmentation" and s.target_regions)
+    assert '"points":' not in target_text(sample)
+    assert '"points":' in target_text(sample, points=True)
+
+
+def test_another_wording_keeps_images_and_answer() -> None:
+    sample = next(s for s in scene_samples(4, 0, size=128) if s.task == "change_caption")
+    other = ask_again(sample, "Tell me what is new.")
+    assert to_request(other).question == "Tell me what is new."
+    assert (other.images, other.target) == (sample.images, sample.target)
+    conversation = chat(other)
+    assert [message["role"] for message in conversation.messages] == ["user", "assistant"]
+    assert len(conversation.images) == len(sample.images)
