@@ -75,7 +75,8 @@ def run(predictor: Predictor, segmenter: Callable[[], MaskMaker], out: Path, tel
         The files written, the page first.
     """
     out.mkdir(parents=True, exist_ok=True)
-    entries, files = [], {}
+    entries: list[Entry] = []
+    files: dict[Path, bytes] = {}
     for ask in ASKS:
         outcome = _answer(ask, predictor, segmenter)
         found = features(outcome)
