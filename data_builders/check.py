@@ -185,7 +185,11 @@ def _check_regions(sample: Sample, seen: dict[tuple[str, str, int], None], repor
             continue
         kept = _round_trip([region], frames, sample.id, report)[0]
         report.iou[_kind(region.geometry)].append(lossy_iou(region.geometry, kept.geometry))
-    _round_trip(list(sample.target_regions or ()), frames, sample.id, report)
+    targets = sample.target_regions or ()
+    if not all(region.assessable for region in targets):
+        report.faults.append(f"sample {sample.id}: its answer lists a region that is not assessable")
+        return
+    _round_trip(targets, frames, sample.id, report)
 
 
 def _round_trip(regions: Sequence[Region], frames: Sequence[Frame], name: str, report: Report) -> list[Region]:

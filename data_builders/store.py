@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from geotempo import __version__
@@ -33,6 +34,7 @@ class Facts(NamedTuple):
     split: str
     task: str
     regions: int
+    images: int
 
 
 class Store:
@@ -58,6 +60,7 @@ class Store:
         self._splits: list[str] = []
         self._tasks: list[str] = []
         self._n_regions: list[int] = []
+        self._n_images: list[int] = []
         self._where: list[tuple[str, int, int]] = []
         self._image_where: dict[str, tuple[str, int, int]] = {}
         for entry in self.manifest["files"]:
@@ -91,8 +94,8 @@ class Store:
                 and (max_regions is None or self._n_regions[row] <= max_regions)]
 
     def facts(self, index: int) -> Facts:
-        """Id, split, task and number of regions of a sample, without reading it."""
-        return Facts(self.ids[index], self._splits[index], self._tasks[index], self._n_regions[index])
+        """Id, split, task and numbers of regions and images of a sample, without reading it."""
+        return Facts(self.ids[index], self._splits[index], self._tasks[index], self._n_regions[index], self._n_images[index])
 
     def __getitem__(self, index: int) -> Sample:
         """The sample at an index, its images with their bytes.
@@ -171,6 +174,8 @@ class Store:
         self._splits += columns["split"]
         self._tasks += columns["task"]
         self._n_regions += columns["n_regions"]
+        widths = file.read(columns=["images.list.element.width"], use_threads=False).column("images")
+        self._n_images += pc.list_value_length(widths).to_pylist()
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -76,10 +76,18 @@ class Mixture(ConcatDataset[Features]):
         self.fingerprint = {folder: {entry["path"]: entry["sha256"] for entry in store.manifest["files"]}
                             for folder, store in zip(section.stores, stores, strict=True)}
 
-    def set_epoch(self, epoch: int) -> None:
-        """Change the draw of wordings and augmentation; the Trainer calls this."""
+    @property
+    def image_counts(self) -> list[int]:
+        """Images of each sample, what its length in tokens depends on most."""
+        return [part.store.facts(row).images for part in self.datasets for row in part.rows]  # type: ignore[attr-defined]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Change the draw of wordings and augmentation.
+
+        Not named `set_epoch`: accelerate calls that itself, with 0 in the first epoch after resuming.
+        """
         for part in self.datasets:
-            part.set_epoch(epoch)  # type: ignore[attr-defined]
+            part.epoch = epoch  # type: ignore[attr-defined]
 
 
 class StoreDataset(Dataset[Features]):
@@ -98,10 +106,6 @@ class StoreDataset(Dataset[Features]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Change the draw of wordings and augmentation."""
-        self.epoch = epoch
 
     def __getitem__(self, index: int) -> Features:
         sample = self.store[self.rows[index]]

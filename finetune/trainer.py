@@ -1,13 +1,16 @@
 """A thin `transformers.Trainer`: learning rates by module, and epochs that reach the dataset."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from geotempo.finetune.dataset import Mixture
 from geotempo.model.errors import ConfigError
 
 # Module of a recipe -> part of the parameter's name.
@@ -28,6 +31,41 @@ def freeze(model: PreTrainedModel, modules: tuple[str, ...]) -> None:
         raise ConfigError(f"model.freeze = {list(modules)} leaves nothing to train; remove one")
 
 
+class LengthSampler(Sampler[int]):
+    """Random order in which neighbours, and so batches, are of similar length; a pure function of seed and epoch.
+
+    Args:
+        lengths: Length of each sample, in any unit.
+        batch_size: Samples per batch.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = list(lengths), batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Change the order; the Trainer calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+class EpochStarter(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
+    """Tells a mixture which epoch begins, also when a run is resumed in the middle of one."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer before the epoch's batches are drawn."""
+        self.mixture.start_epoch(int(state.epoch or 0))
+
+
 class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to mypy
     """Trainer with one learning rate per module.
 
@@ -39,6 +77,8 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
     def __init__(self, *, learning_rates: Mapping[str, float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.learning_rates = dict(learning_rates)
+        if isinstance(self.train_dataset, Mixture):
+            self.add_callback(EpochStarter(self.train_dataset))
 
     optimizer: Any
 
@@ -56,6 +96,13 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         self.optimizer = kind([{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()], **options)
         return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """With `train_sampling_strategy: group_by_length`, group by number of images without tokenising everything first."""
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, Mixture):
+            return super()._get_train_sampler(dataset)
+        return LengthSampler(dataset.image_counts, self.args.train_batch_size, self.args.seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         """Load weights for resuming, all of them.

@@ -1,5 +1,6 @@
 """The command `geotempo`: registration of the commands and the one place where errors become messages."""
 
+import os
 import sys
 
 import typer
@@ -45,6 +46,8 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 
 def main() -> None:
     """Run the command line; a `GeoTempoError` becomes one line on stderr and exit code 2."""
+    # Otherwise transformers tells every user that torchvision, which is not needed, is missing.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
     except GeoTempoError as error:

@@ -55,6 +55,8 @@ class Composition:
         llm: Hub name or folder of a Llama or Qwen2/Qwen3 model, or a key of `LLM_PRESETS`.
         vision_config: Overrides for a vision preset.
         llm_config: Overrides for an LLM preset.
+        sincos_positions: Start a vision preset's position embeddings from 2-D sines and cosines (as in MoCo v3, Chen et al.,
+            arXiv 2104.02057) instead of small random numbers, which a large patch's pixels drown.
         vocab_size: Vocabulary of the tokenizer that is trained for an LLM preset.
         seed: Seed of every random weight.
     """
@@ -63,6 +65,7 @@ class Composition:
     llm: str
     vision_config: dict[str, Any] = field(default_factory=dict)
     llm_config: dict[str, Any] = field(default_factory=dict)
+    sincos_positions: bool = False
     vocab_size: int = 1024
     seed: int = 0
 
@@ -120,13 +123,30 @@ def _read_config(name: str, what: str) -> PreTrainedConfig:
 def _vision(spec: Composition) -> PreTrainedModel:
     if spec.vision in VISION_PRESETS:
         config = VISION_PRESETS[spec.vision](**(_TINY_VISION | spec.vision_config))
-        return _VISION_MODELS[config.model_type](config)
+        model = _VISION_MODELS[config.model_type](config)
+        if spec.sincos_positions:
+            _set_positions(model)
+        return model
     config = _read_config(spec.vision, "vision")
     config = getattr(config, "vision_config", config)
     if config.model_type not in _VISION_MODELS:
         raise ModelError(f"{spec.vision!r} is of type {config.model_type!r}; the vision encoder must be one of "
                          f"{', '.join(_VISION_MODELS)}")
     return _VISION_MODELS[config.model_type].from_pretrained(spec.vision, dtype=torch.float32)
+
+
+def _set_positions(vision: PreTrainedModel) -> None:
+    """Overwrite the patches' position embeddings with sines and cosines of column and row; CLS keeps its own."""
+    side, width = vision.config.image_size // vision.config.patch_size, vision.config.hidden_size
+    if width % 4:
+        raise ModelError(f"sincos_positions need a hidden size that is a multiple of 4, got {width}")
+    rates = 1.0 / 10000 ** (torch.arange(width // 4) / (width // 4))
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = [axis.reshape(-1, 1) * rates for axis in (columns, rows)]
+    table = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
+    weight = next(p for name, p in vision.named_parameters() if name.endswith("position_embedding.weight"))
+    with torch.no_grad():
+        weight[-side * side :] = table
 
 
 def _llm(spec: Composition, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

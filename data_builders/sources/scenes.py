@@ -22,7 +22,7 @@ class Scenes:
 
     name = "scenes"
     version = 1
-    licence = "CC0-1.0 (generated)"
+    licence = "Apache-2.0 (generated)"
     citation = "GeoTempo procedural scenes"
 
     def __init__(self, count: int = 1000, seed: int = 0, size: int = 256, dates: int | None = None,

@@ -38,7 +38,7 @@ def test_items_are_pure_functions_of_seed_epoch_and_index(store: Path, processor
     one, two = (StoreDataset(opened, [0, 1, 2], processor, section, seed=3) for _ in range(2))
     for _ in range(2):
         assert torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
-    two.set_epoch(1)
+    two.epoch = 1
     assert not torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
     plain = StoreDataset(opened, [0, 1, 2], processor)
     assert not torch.equal(one[1]["pixel_values"], plain[1]["pixel_values"])
@@ -50,7 +50,7 @@ def test_questions_are_drawn_anew_each_epoch(store: Path, processor) -> None:
     dataset = StoreDataset(Store(store), select(Store(store), section), processor, section)
     seen = set()
     for epoch in range(12):
-        dataset.set_epoch(epoch)
+        dataset.epoch = epoch
         seen.add(processor.tokenizer.decode(dataset[0]["input_ids"]).split("\n")[-4])
         assert "Please do change_grounding." in processor.tokenizer.decode(dataset[1]["input_ids"])
     assert seen == set(wordings)

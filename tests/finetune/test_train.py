@@ -16,7 +16,7 @@ from geotempo.data_builders.render import to_request
 from geotempo.data_builders.store import Store
 from geotempo.finetune.recipe import parse_recipe
 from geotempo.finetune.train import train
-from geotempo.finetune.trainer import last_checkpoint
+from geotempo.finetune.trainer import LengthSampler, last_checkpoint
 from geotempo.model.checkpoints import load_checkpoint
 from geotempo.serve.hf import HFPredictor
 
@@ -110,3 +110,15 @@ def test_a_missing_folder_leaves_nothing_behind(recipe: dict, tmp_path: Path, ke
     assert "geotempo: error:" in done.stderr
     assert "/nonexistent" in done.stderr
     assert not Path(recipe["train"]["output_dir"]).exists()
+
+
+def test_batches_by_length_are_reproducible_and_complete() -> None:
+    lengths = [1, 2, 4] * 40
+    sampler, again = (LengthSampler(lengths, 8, seed=3) for _ in range(2))
+    first = list(sampler)
+    assert sorted(first) == list(range(120))
+    assert first == list(again) == list(sampler)
+    batches = [[lengths[i] for i in first[start : start + 8]] for start in range(0, 120, 8)]
+    assert sum(len(set(batch)) == 1 for batch in batches) >= 6  # none at random
+    sampler.set_epoch(1)
+    assert list(sampler) != first

@@ -118,3 +118,13 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
     save_checkpoint(model, processor, tmp_path / "model")
     with pytest.raises(ModelError, match=r"linear_2"):
         load_checkpoint(tmp_path / "model")
+
+
+@pytest.mark.parametrize("vision", ["tiny-clip", "tiny-siglip"])
+def test_sincos_positions_tell_columns_and_rows_apart(vision: str) -> None:
+    model, _ = compose(Composition(vision, "tiny-llama", SMALL_VISION, SMALL_LLM, sincos_positions=True, vocab_size=320), TEXTS)
+    name = next(n for n in model.state_dict() if n.endswith("position_embedding.weight"))
+    table = model.state_dict()[name][-16:].reshape(4, 4, 32)
+    assert torch.equal(table[0, :, :16], table[3, :, :16])  # the column's half does not know the row
+    assert torch.equal(table[:, 0, 16:], table[:, 3, 16:])
+    assert len({tuple(v.tolist()) for v in table.reshape(16, 32)}) == 16
