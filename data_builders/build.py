@@ -90,7 +90,8 @@ def refuse_excess(building: Building, total: int, max_rejected: float) -> None:
     reasons = Counter(entry["reason"] for entry in rejected)
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     first = rejected[0]
-    todo = "check --root" if len(rejected) == total else "check --root, or raise --max-rejected and run again"
+    raise_it = "" if len(rejected) == total else ", or raise --max-rejected and run again to keep what could be read"
+    todo = f"mend the source, remove {building.folder} and run again{raise_it}"
     raise InputError(f"{len(rejected)} of {total} items were rejected (allowed: {max_rejected:.0%}): {listed}; "
                      f"the first: {first['key']}: {first['detail']}; {todo}")
 

@@ -18,6 +18,8 @@ from geotempo.model.errors import ConfigError
 
 T = TypeVar("T")
 
+SHOWN = 20  # keys that an error message lists at most
+DTYPES = ("float32", "bfloat16", "float16")
 MODULES = ("vision_tower", "projector", "language_model")
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -26,14 +28,15 @@ def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> 
     """Refuse unknown keys.
 
     Raises:
-        ConfigError: Names the first unknown key, the nearest allowed one and all allowed ones.
+        ConfigError: Names the first unknown key, the nearest allowed one and up to `SHOWN` allowed ones.
     """
     names = list(allowed)
     for key in given:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"unknown key {key!r} in {where}; {hint}allowed: {', '.join(names)}")
+            some = names if len(names) <= SHOWN else [*names[:SHOWN], f"and {len(names) - SHOWN} more"]
+            raise ConfigError(f"unknown key {key!r} in {where}; {hint}allowed: {', '.join(some)}")
 
 
 def read_section(kind: type[T], given: Any, where: str) -> T:
@@ -62,18 +65,22 @@ class ModelSection:
         compose: fields of `geotempo.model.compose.Composition`, to start from parts or from random weights.
         freeze: Any of `MODULES`.
         learning_rates: Learning rate by module, where it differs from `train.learning_rate`.
+        save_dtype: Storage type of the final checkpoint's weights, one of `DTYPES`.
     """
 
     base: str | None = None
     compose: dict[str, Any] | None = None
     freeze: tuple[str, ...] = ()
     learning_rates: dict[str, float] = field(default_factory=dict)
+    save_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if (self.base is None) == (self.compose is None):
             raise ConfigError("section 'model' needs exactly one of base (a folder or hub name) and compose (parts)")
         check_keys(dict.fromkeys(self.freeze), MODULES, "model.freeze")
         check_keys(self.learning_rates, MODULES, "model.learning_rates")
+        if self.save_dtype not in DTYPES:
+            raise ConfigError(f"model.save_dtype is {self.save_dtype!r}; allowed: {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)

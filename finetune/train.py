@@ -60,7 +60,7 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
     if recipe.lora:
         trained.save_pretrained(out / "adapter")
         model = trained.merge_and_unload()
-    save_checkpoint(model, processor, out / "final")
+    save_checkpoint(model, processor, out / "final", getattr(torch, recipe.model.save_dtype))
     return out / "final"
 
 

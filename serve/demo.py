@@ -98,13 +98,22 @@ def _answer(ask: Ask, predictor: Predictor, segmenter: Callable[[], MaskMaker]) 
                            segmenter=segmenter if ask.masks else None, max_new_tokens=256)
 
 
+# The figure that says most about each kind of answer in the demo.
+HEADLINES = {"change_caption": "bleu4", "change_vqa": "accuracy", "change_grounding": "box_f1", "temporal_referring": "images_accuracy"}
+
+
 def quality_notes(model: str) -> list[str]:
-    """What the model's own scores say of it, one sentence each; empty for a folder without `results.json`."""
+    """What the model's own scores say of it, in sentences.
+
+    Args:
+        model: Checkpoint folder. Its `results.json`, if there is one, is that of a `geotempo eval` run.
+    """
+    notes = ["The images are a procedural scene that the model has not seen in training; the coordinates are made up."]
     path = Path(model) / "results.json"
     if not path.is_file():
-        return []
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    scores = [f"{task} {metric} {value['value']:.0f}" for task, metrics in results["tasks"].items()
-              for metric, value in metrics.items() if metric in results["headline"]]
-    return ["The images are a procedural scene that the model has not seen in training; the coordinates are made up.",
-            f"{results['note']} Scores on {results['data']} (times 100): {', '.join(scores)}. Expect wrong answers."]
+        return notes
+    tasks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+    scores = [f"{task.replace('_', ' ')} {tasks[task][metric]['title']} {tasks[task][metric]['value']:.0f}"
+              for task, metric in HEADLINES.items() if metric in tasks.get(task, {})]
+    return [*notes, f"This is a first, small model. On scenes it has not seen it scores, times 100: {', '.join(scores)}. "
+                    "Expect wrong answers."]

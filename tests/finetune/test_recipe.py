@@ -38,6 +38,7 @@ def test_overrides_are_yaml_values(recipe: dict, tmp_path: Path) -> None:
     ({"train": {"learning_rate": 1}}, "output_dir"),
     ({"data": {}}, "store"),
     ({"data": 3}, "keys and values"),
+    ({"model": {"base": "a", "save_dtype": "int3"}}, "bfloat16"),
 ])
 def test_wrong_keys_are_named(recipe: dict, change: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
