@@ -115,5 +115,5 @@ def quality_notes(model: str) -> list[str]:
     tasks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["tasks"]
     scores = [f"{task.replace('_', ' ')} {tasks[task][metric]['title']} {tasks[task][metric]['value']:.0f}"
               for task, metric in HEADLINES.items() if metric in tasks.get(task, {})]
-    return [*notes, f"This is a first, small model. On scenes it has not seen it scores, times 100: {', '.join(scores)}. "
-                    "Expect wrong answers."]
+    said = f"This is a first, small model. On scenes it has not seen it scores, times 100: {', '.join(scores)}."
+    return [*notes, f"{said} Expect wrong answers."]
