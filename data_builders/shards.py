@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.schema import IMAGE_SCHEMA, SAMPLE_SCHEMA, Row, content_id, dumps, sample_to_row
 from geotempo.model.errors import InputError
+from geotempo.model.files import sync_folder, write_atomic, write_text
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
@@ -32,22 +33,6 @@ BLOCK_SAMPLES = 4096
 BLOCK_BYTES = 128 * 2**20
 SAMPLE_GROUP = 64            # rows decoded together for one random access
 IMAGE_GROUP_BYTES = 256 * 1024
-
-
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary name beside `path`, sync it to disk, and give it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_atomic(path, lambda temporary: _ignore(temporary.write_text(text, encoding="utf-8", newline="\n")))
 
 
 def file_entry(folder: Path, path: Path, rows: int) -> dict[str, Any]:
@@ -146,7 +131,7 @@ class Building:
         if self.out.exists():
             os.replace(self.out, old)
         os.replace(self.folder, self.out)
-        _sync_folder(self.out.parent)
+        sync_folder(self.out.parent)
         shutil.rmtree(old, ignore_errors=True)
 
     def files(self) -> list[dict[str, Any]]:
@@ -278,15 +263,3 @@ def write_images(path: Path, rows: list[Row]) -> None:
 def _intact(folder: Path, entry: dict[str, Any]) -> bool:
     path = folder / entry["path"]
     return path.is_file() and file_entry(folder, path, entry["rows"]) == entry
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _ignore(_: object) -> None:
-    """Drop a return value."""

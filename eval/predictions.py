@@ -82,16 +82,6 @@ def append(path: Path, lines: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file aside and rename it, so that it is whole whenever it exists."""
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
 def _row(line: bytes, path: Path, number: int) -> Row:
     try:
         row = json.loads(line)

@@ -21,11 +21,11 @@ from geotempo.eval.predictions import (
     key_of,
     read_lines,
     set_aside_broken_end,
-    write_whole,
 )
 from geotempo.eval.reading import read
 from geotempo.eval.task import Task
 from geotempo.model.errors import GeoTempoError, InputError
+from geotempo.model.files import write_text
 from geotempo.model.geometry import Mask
 from geotempo.model.predictor import Reply
 from geotempo.model.records import Region, time_order
@@ -190,7 +190,7 @@ def _open_run(store: Store, selection: Selection, answerer: Answerer, out: Path,
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {str(out)!r}: {error.strerror}; give another --out") from None
-        write_whole(path, json.dumps({"data": str(store.path), **fixed}, indent=1, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps({"data": str(store.path), **fixed}, indent=1, ensure_ascii=False) + "\n")
     return digest([fixed[key] for key in ("data_sha256", "model_fingerprint", "control", "masks")])
 
 
@@ -219,7 +219,7 @@ def _report_failures(out: Path, failures: Sequence[Row], total: int) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in failures))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in failures))
     first = failures[0]
     raise InputError(f"{len(failures)} of {total} requests failed and nothing was scored, first {first['id']!r}: "
                      f"{first['error']}; all are listed in {path}; mend them and run the same command again")

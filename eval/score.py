@@ -14,11 +14,12 @@ from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.store import Store
 from geotempo.eval.metrics.bootstrap import interval
 from geotempo.eval.metrics.ciderd import reference_hash
-from geotempo.eval.predictions import PREDICTIONS, Row, digest, key_of, read_lines, write_whole
+from geotempo.eval.predictions import PREDICTIONS, Row, digest, key_of, read_lines
 from geotempo.eval.reading import Kind, Value, read, references, true_value
 from geotempo.eval.runner import RUN, data_hash
 from geotempo.eval.scorers import METRICS, Case
 from geotempo.model.errors import InputError
+from geotempo.model.files import write_text
 from geotempo.model.geometry import Mask, bounds
 from geotempo.model.records import Status
 
@@ -72,8 +73,8 @@ def score_run(run: Path, data: Path | None = None, against: Path | None = None) 
     if against is not None:
         results["against"] = {task.task["task"]: compare(task.rows, _record(against), read_lines(against / PREDICTIONS))
                               for task in tasks}
-    write_whole(run / SCORED, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_whole(run / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(run / SCORED, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(run / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
 
 

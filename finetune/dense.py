@@ -9,7 +9,6 @@ only the encoder is kept. (Coordinates as bins: Pix2Seq, Chen et al., arXiv 2109
 """
 
 import json
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -24,8 +23,10 @@ from transformers import PreTrainedModel
 from geotempo.data_builders.scenes.scene import COVER, Scene, SceneOptions
 from geotempo.data_builders.scenes.world import generate
 from geotempo.finetune.recipe import ModelSection, check_keys, read_section
+from geotempo.finetune.schedule import warmup_cosine
 from geotempo.model.checkpoints import save_checkpoint
 from geotempo.model.errors import ConfigError
+from geotempo.model.files import write_atomic
 from geotempo.model.geometry import Mask, bounds
 
 BINS = 101
@@ -225,10 +226,8 @@ class Stage:
 
     def save(self, step: int) -> None:
         """Write the checkpoint aside, then into place."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.file.with_suffix(".part")
-        torch.save({"parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}, aside)
-        os.replace(aside, self.file)
+        state = {"parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
+        write_atomic(self.file, lambda aside: torch.save(state, aside))
 
     def run(self, loader: DataLoader[dict[str, torch.Tensor]], done: int) -> None:
         """Train from step `done` to the end, logging to `log.jsonl`."""
@@ -248,7 +247,7 @@ class Stage:
     def step(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, float]:
         """One optimiser step; returns the losses."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.learning_rate * schedule(step, self.args.warmup_steps, self.args.steps)
+            group["lr"] = self.args.learning_rate * warmup_cosine(step, self.args.warmup_steps, self.args.steps, 0.05)
         flat = {name: tensor.flatten(0, 1).to(self.device) for name, tensor in batch.items()}
         hidden = self.parts["tower"](flat["pixels"], output_hidden_states=True).hidden_states[self.layer]
         values = losses(self.parts["head"](hidden[:, 1:] if self.skip_cls else hidden), flat)
@@ -258,11 +257,3 @@ class Stage:
         torch.nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0)
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in values.items()}
-
-
-def schedule(step: int, warmup: int, steps: int) -> float:
-    """Linear warm-up, then a cosine from 1 to 0.05."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * progress)))

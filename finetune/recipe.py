@@ -17,6 +17,7 @@ from geotempo.data_builders.sample import TASKS
 from geotempo.model.errors import ConfigError
 
 T = TypeVar("T")
+_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
 
 SHOWN = 20  # keys that an error message lists at most
 DTYPES = ("float32", "bfloat16", "float16")
@@ -53,7 +54,12 @@ def read_section(kind: type[T], given: Any, where: str) -> T:
     missing = [name for name in needed if name not in given]
     if missing:
         raise ConfigError(f"section {where!r} lacks the key {missing[0]!r}")
-    return kind(**given)
+    for entry in known:
+        value, plain = given.get(entry.name), _PLAIN.get(entry.type)
+        if plain and entry.name in given and (isinstance(value, bool) or not isinstance(value, plain)):
+            raise ConfigError(f"{where}.{entry.name} must be of type {plain[-1].__name__}, got {value!r}; "
+                              "YAML reads 1e-3 as text, write 0.001 or 1.0e-3")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
 @dataclass(frozen=True)

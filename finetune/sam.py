@@ -5,14 +5,11 @@ random, so that a run killed at any moment goes on from its last checkpoint with
 """
 
 import dataclasses
-import io
 import json
-import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +18,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import SamConfig, SamModel
 
-from geotempo.finetune.recipe import check_keys
+from geotempo.finetune.recipe import check_keys, read_section
 from geotempo.finetune.sam_data import TASKS, Batches, BatchShape, SceneViews, StoreViews, View, Views, jitter_box
+from geotempo.finetune.schedule import warmup_cosine
 from geotempo.model.checkpoints import write_folder
 from geotempo.model.errors import ConfigError
+from geotempo.model.files import write_atomic, write_text
 from geotempo.model.geometry import BoolArray, Mask, bounds
 from geotempo.model.masks import Segmenter, box_pixels, image_processor, to_device
 from geotempo.model.records import Region
@@ -39,10 +38,6 @@ SMALL = 32
 
 BETAS = (0.9, 0.95)
 """AdamW's decay rates; a short second memory suits a short run."""
-
-_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
-
-Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
@@ -104,14 +99,14 @@ class SamData:
         if (self.scenes is None) == (self.store is None):
             raise ConfigError("section 'data' needs exactly one of scenes (seed, count, size) and store (a folder)")
         if self.scenes is not None:
-            _read(Scenes, self.scenes, "data.scenes")
+            read_section(Scenes, self.scenes, "data.scenes")
 
     def views(self) -> Views:
         """The training views."""
         if self.store is not None:
             return StoreViews(self.store, self.split, self.tasks)
         assert self.scenes is not None
-        return SceneViews(**dataclasses.asdict(_read(Scenes, self.scenes, "data.scenes")))
+        return SceneViews(**dataclasses.asdict(read_section(Scenes, self.scenes, "data.scenes")))
 
 
 @dataclass(frozen=True)
@@ -168,7 +163,7 @@ class SamTraining:
         if not 0 <= self.jitter < 0.5:
             raise ConfigError(f"train.jitter must lie in 0..0.5, got {self.jitter!r}")
         if self.held_out is not None:
-            _read(Scenes, self.held_out, "train.held_out")
+            read_section(Scenes, self.held_out, "train.held_out")
 
 
 def train(recipe: dict[str, Any]) -> Path:
@@ -187,9 +182,9 @@ def train(recipe: dict[str, Any]) -> Path:
         ModelError: `model.base` cannot be loaded.
     """
     check_keys(recipe, ("kind", "model", "data", "train"), "the recipe")
-    shape = _read(SamShape, recipe.get("model") or {}, "model")
-    data = _read(SamData, recipe.get("data") or {}, "data")
-    plan = _read(SamTraining, recipe.get("train") or {}, "train")
+    shape = read_section(SamShape, recipe.get("model") or {}, "model")
+    data = read_section(SamData, recipe.get("data") or {}, "data")
+    plan = read_section(SamTraining, recipe.get("train") or {}, "train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         model = to_device(build(shape), plan.device).train()
@@ -302,7 +297,7 @@ def evaluate(folder: str | Path, seed: int, count: int, size: int = 256) -> dict
         f"mean_iou_under_{SMALL}_px": {name: _percent(np.array(values)[chosen]) for name, values in scores.items()},
     }
     print(json.dumps(results, indent=1))
-    _write(Path(folder) / RESULTS, lambda file: file.write((json.dumps(results, indent=1) + "\n").encode()))
+    write_text(Path(folder) / RESULTS, json.dumps(results, indent=1) + "\n")
     return results
 
 
@@ -312,18 +307,9 @@ def save(model: SamModel, out: Path) -> None:
         half = SamModel(model.config)
         half.load_state_dict(model.state_dict())
         half.half().save_pretrained(folder)
-        (folder / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
         image_processor(int(model.config.vision_config.image_size)).save_pretrained(folder)
 
     write_folder(out, fill)
-
-
-def learning_rate(step: int, plan: SamTraining) -> float:
-    """Linear warmup, then cosine to 0, at a step from 0."""
-    if step < plan.warmup:
-        return plan.learning_rate * (step + 1) / plan.warmup
-    done = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _loop(model: SamModel, batches: Batches, plan: SamTraining, fingerprint: str) -> None:
@@ -338,7 +324,7 @@ def _loop(model: SamModel, batches: Batches, plan: SamTraining, fingerprint: str
     with tqdm(total=plan.steps, initial=start, desc="steps", mininterval=2) as bar:
         for step, batch in enumerate(loader, start):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, plan)
+                group["lr"] = plan.learning_rate * warmup_cosine(step, plan.warmup, plan.steps)
             loss = loss_of(model, {key: value.to(plan.device) for key, value in batch.items()})
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -354,8 +340,8 @@ def _loop(model: SamModel, batches: Batches, plan: SamTraining, fingerprint: str
 def _checkpoint(out: Path, model: SamModel, optimizer: torch.optim.Optimizer, losses: list[float],
                 fingerprint: str) -> None:
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses, "recipe": fingerprint}
-    _write(out / CHECKPOINT, lambda file: torch.save(state, file))
-    _write(out / LOSSES, lambda file: file.write(json.dumps(losses).encode()))
+    write_atomic(out / CHECKPOINT, lambda file: torch.save(state, file))
+    write_text(out / LOSSES, json.dumps(losses))
 
 
 def _resume(path: Path, model: SamModel, optimizer: torch.optim.Optimizer, fingerprint: str, device: str) -> list[float]:
@@ -408,30 +394,3 @@ def _is_small(region: Region) -> bool:
 
 def _percent(values: np.ndarray[Any, Any]) -> float | None:
     return round(100 * float(values.mean()), 2) if values.size else None
-
-
-def _read(kind: type[Section], given: Any, where: str) -> Section:
-    """A section of the recipe; unknown or missing keys and wrong values become a `ConfigError`."""
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"section {where!r} must hold keys and values, got {given!r}")
-    types: dict[str, Any] = {entry.name: entry.type for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    check_keys(given, types, where)
-    for key, value in given.items():
-        allowed = _PLAIN.get(types[key])
-        if allowed and (isinstance(value, bool) or not isinstance(value, allowed)):
-            raise ConfigError(f"{where}.{key} must be of type {types[key].__name__}, got {value!r}; "
-                              "YAML reads 1e-3 as text, write 0.001 or 1.0e-3")
-    try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
-    except TypeError as error:
-        raise ConfigError(f"section {where!r}: {error}") from None
-
-
-def _write(path: Path, fill: Callable[[io.BufferedWriter], object]) -> None:
-    """Write a file aside, then put it under its name in one step."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        fill(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from geotempo.finetune.trainer import GeoTempoTrainer, freeze, last_checkpoint
 from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ConfigError, MissingExtraError
+from geotempo.model.files import write_text
 
 # Ours where TrainingArguments' own default would surprise: the batch is built by our collator, runs are reproducible.
 _DEFAULTS: dict[str, Any] = {"remove_unused_columns": False, "report_to": "none", "seed": 0, "logging_steps": 10,
@@ -106,16 +106,13 @@ def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
 
 def _record(recipe: Recipe, dataset: Mixture, model: PreTrainedModel, out: Path) -> None:
     """Write the resolved recipe, versions and data hashes beside the checkpoints."""
-    out.mkdir(parents=True, exist_ok=True)
     packages = ("torch", "transformers", "peft", "accelerate", "datasets")
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     record = {
         "recipe": recipe.to_dict(), "samples": len(dataset), "data": dataset.fingerprint, "trainable_parameters": trainable,
         "versions": {"geotempo": __version__} | {name: importlib.metadata.version(name) for name in packages},
     }
-    aside = out / "recipe.yaml.part"
-    aside.write_text(yaml.safe_dump(_plain(record), sort_keys=False), encoding="utf-8")
-    os.replace(aside, out / "recipe.yaml")
+    write_text(out / "recipe.yaml", yaml.safe_dump(_plain(record), sort_keys=False))
     print(f"training on {len(dataset)} samples of {', '.join(recipe.data.stores)}, {trainable / 1e6:.2f} M trainable parameters")
 
 

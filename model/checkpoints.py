@@ -50,6 +50,7 @@ def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
     fill(aside)
     for file in aside.rglob("*"):
         if file.is_file():
+            file.chmod(0o644)  # safetensors makes its files readable by their owner only
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
     if out.exists():

@@ -4,7 +4,6 @@ Shapes are drawn by supersampling at the image's own scale: outlines keep a dark
 roofs and from dark forest alike.
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from geotempo.model.errors import InputError
+from geotempo.model.files import write_atomic
 from geotempo.model.geometry import BoolArray, Box, Mask, Polygon, RotatedBox, bounds, rasterize
 from geotempo.model.records import Region
 
@@ -302,13 +302,9 @@ def save_png(picture: Image.Image, path: Path) -> None:
     Raises:
         InputError: The folder is missing or cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {str(path.parent)!r} does not exist; make it first: mkdir -p {path.parent}")
     try:
-        with temporary.open("wb") as handle:
-            picture.save(handle, format="PNG")
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None

@@ -26,7 +26,7 @@ def test_overrides_are_yaml_values(recipe: dict, tmp_path: Path) -> None:
     raw = read_yaml(path, ["train.learning_rate=1e-4", "lora.r=4", "data.tasks=[change_caption]"])
     assert float(raw["train"]["learning_rate"]) == 1e-4
     assert raw["lora"] == {"r": 4}
-    assert parse_recipe(raw).data.tasks == ["change_caption"]
+    assert parse_recipe(raw).data.tasks == ("change_caption",)
 
 
 @pytest.mark.parametrize(("change", "words"), [

@@ -1,5 +1,6 @@
 """The package installs as geotempo.* and nothing else, from a wheel and in place."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -40,8 +41,12 @@ def test_type_checker_links_point_at_the_rooms() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(out.glob("*.whl"))
@@ -55,6 +60,7 @@ def test_wheel_holds_only_geotempo(wheel: Path) -> None:
     for needed in ("geotempo/py.typed", "geotempo/model/chat_template.jinja", "geotempo/data_builders/prompts.yaml",
                    "geotempo/model/weights/geotempo_tiny/model.safetensors", "geotempo/model/weights/sam_tiny/model.safetensors"):
         assert needed in names
+    assert sum(name.startswith("geotempo/serve/demo_data/") and name.endswith(".tif") for name in names) == 4
     assert any(name.startswith("geotempo/eval/tasks/") and name.endswith(".yaml") for name in names)
     assert any(name.startswith("geotempo/finetune/recipes/") and name.endswith(".yaml") for name in names)
 

@@ -94,6 +94,6 @@ def test_wrap_keeps_every_word():
 def test_save_png_leaves_nothing_half_written(tmp_path):
     save_png(GREY, tmp_path / "x.png")
     assert Image.open(tmp_path / "x.png").size == GREY.size
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="does not exist"):
         save_png(GREY, tmp_path / "none" / "x.png")
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
