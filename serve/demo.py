@@ -80,7 +80,8 @@ def run(predictor: Predictor, segmenter: Callable[[], MaskMaker], out: Path, tel
     for ask in ASKS:
         outcome = _answer(ask, predictor, segmenter)
         found = features(outcome)
-        targets = Targets(geojson=out / f"{ask.name}.geojson" if outcome.regions else None, overlay=out / f"{ask.name}.png",
+        wants_regions = ask.masks or outcome.regions
+        targets = Targets(geojson=out / f"{ask.name}.geojson" if wants_regions else None, overlay=out / f"{ask.name}.png",
                           masks=out / f"{ask.name}_masks.png" if ask.masks else None)
         files |= contents(outcome, found, targets)
         entries.append(Entry(ask.title, outcome, found))
