@@ -108,7 +108,7 @@ def compose(spec: Composition, texts: Iterable[str] = ()) -> tuple[LlavaForCondi
     generation.do_sample = False
     generation.pad_token_id, generation.bos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id
     generation.eos_token_id = tokenizer.eos_token_id
-    return model.float(), _processor(vision.config, tokenizer, is_clip)
+    return model.float(), _processor(vision.config, tokenizer, _image_processor(spec.vision, vision.config.image_size, is_clip))
 
 
 def _read_config(name: str, what: str) -> PreTrainedConfig:
@@ -171,12 +171,27 @@ def _llm(spec: Composition, texts: list[str]) -> tuple[PreTrainedModel, PreTrain
     return llm, tokenizer
 
 
-def _processor(vision: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, is_clip: bool) -> LlavaProcessor:
-    size = {"height": vision.image_size, "width": vision.image_size}
-    # Images reach the processor already square (`geotempo.model.prompts.letterbox`): no centre crop, which would cut
-    # off the sides of a wide scene.
-    images = (CLIPImageProcessor(size=size, do_center_crop=False, crop_size=size) if is_clip
-              else SiglipImageProcessor(size=size))
+def _image_processor(source: str, side: int, is_clip: bool) -> CLIPImageProcessor | SiglipImageProcessor:
+    """Resize to the encoder's square and normalise as the encoder was trained.
+
+    Images arrive square already (`geotempo.model.prompts.letterbox`), so there is no centre crop, which would cut off
+    the sides of a wide scene.
+    """
+    kind = CLIPImageProcessor if is_clip else SiglipImageProcessor
+    normal = {}
+    if source not in VISION_PRESETS:
+        try:
+            given = kind.from_pretrained(source)
+            normal = {"image_mean": given.image_mean, "image_std": given.image_std}
+        except (OSError, ValueError):
+            normal = {}  # weights without a preprocessor_config.json: the architecture's usual mean and deviation
+    size = {"height": side, "width": side}
+    return kind(size=size, do_center_crop=False, crop_size=size, **normal) if is_clip else kind(size=size, **normal)
+
+
+def _processor(vision: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase,
+               images: CLIPImageProcessor | SiglipImageProcessor) -> LlavaProcessor:
+    is_clip = vision.model_type == "clip_vision_model"
     return LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,

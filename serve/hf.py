@@ -55,6 +55,7 @@ class HFPredictor:
             raise InputError(f"the prompt has {length} tokens, the model takes {limit}; give fewer images or a shorter question")
         budget = min(request.max_new_tokens, limit - length)
         ids = self.model.generate(**inputs, max_new_tokens=budget, do_sample=False)[0, length:]
-        ended = bool((ids == self.model.generation_config.eos_token_id).any())
+        stops = self.model.generation_config.eos_token_id
+        ended = any(token in (stops if isinstance(stops, list) else [stops]) for token in ids.tolist())
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Reply(text, "stop" if ended else "length")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, CLIPVisionModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.compose import Composition, compose
@@ -83,6 +83,24 @@ def test_vision_weights_come_from_the_given_folder(tmp_path: Path) -> None:
     model, _ = compose(Composition(str(tmp_path / "clip"), "tiny-llama", {}, SMALL_LLM, vocab_size=320), TEXTS)
     for name, tensor in vision.state_dict().items():
         assert torch.equal(model.model.vision_tower.state_dict()[name], tensor), name
+
+
+def test_the_encoders_own_normalisation_is_kept(tmp_path: Path) -> None:
+    CLIPVisionModel(CLIPVisionConfig(**SMALL_VISION)).save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.6, 0.7], size={"shortest_edge": 32}).save_pretrained(tmp_path / "clip")
+    _, processor = compose(Composition(str(tmp_path / "clip"), "tiny-llama", {}, SMALL_LLM, vocab_size=320), TEXTS)
+    pixels = processor.image_processor(Image.new("RGB", (64, 64), (255, 255, 255)), return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 3, 64, 64)
+    assert torch.allclose(pixels[0, :, 0, 0], torch.tensor([0.9 / 0.5, 0.8 / 0.6, 0.7 / 0.7]), atol=1e-5)
+
+
+def test_an_untied_head_survives(tmp_path: Path) -> None:
+    spec = Composition("tiny-siglip", "tiny-qwen2", SMALL_VISION, SMALL_LLM | {"tie_word_embeddings": False}, vocab_size=320)
+    model, processor = compose(spec, TEXTS)
+    save_checkpoint(model, processor, tmp_path / "model")
+    again, _ = load_checkpoint(tmp_path / "model")
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    assert not torch.equal(again.lm_head.weight, again.model.language_model.embed_tokens.weight)
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/weights/stories260k is absent")
