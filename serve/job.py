@@ -17,6 +17,7 @@ from geotempo.model.raster import Stack
 from geotempo.model.records import Answer, ImageRecord, Region, TimeOrder, time_order
 from geotempo.serve.questions import CHANGE_TASKS, question_for
 
+REGION = re.compile(r"<region:(\d+)>")
 NO_DATA_SHARE = 0.5  # a region with more of its pixels without data cannot be judged
 
 
@@ -39,6 +40,7 @@ class Outcome:
         model: Name of the model.
         answer: What came back; regions that the images cannot show are marked as not assessable.
         masks: One per region where masks were asked for, else None.
+        asked: Regions that the question speaks of.
     """
 
     stack: Stack
@@ -48,6 +50,12 @@ class Outcome:
     model: str
     answer: Answer
     masks: tuple[Mask, ...] | None = None
+    asked: tuple[Region, ...] = ()
+
+    @property
+    def question_for_people(self) -> str:
+        """The question with `<region:i>` in words."""
+        return REGION.sub(lambda match: f"the marked place in Image {self.asked[int(match.group(1))].image}", self.question)
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -98,7 +106,7 @@ def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = No
     _check_regions(regions, question, max(order.numbers))
     reply = predictor.predict([Request(stack.images, question, tuple(regions), max_new_tokens)])[0]
     answer = parse(reply.text, frames_of(stack.images), finish_reason=reply.finish_reason)
-    outcome = Outcome(stack, order, task, question, predictor.name, answer)
+    outcome = Outcome(stack, order, task, question, predictor.name, answer, asked=tuple(regions))
     if answer.regions is not None:
         marked = tuple(_judged(outcome, region) for region in answer.regions)
         outcome = replace(outcome, answer=replace(answer, regions=marked))
@@ -112,7 +120,7 @@ def _check_regions(regions: Sequence[Region], question: str, acquisitions: int) 
     for region in regions:
         if region.image > acquisitions:
             raise InputError(f"a region names Image {region.image}, but there are {acquisitions} acquisitions; count from 1")
-    named = [int(number) for number in re.findall(r"<region:(\d+)>", question)]
+    named = [int(number) for number in REGION.findall(question)]
     if named and max(named) >= len(regions):
         raise InputError(f"the question names <region:{max(named)}>, but {len(regions)} regions were given; "
                          "give each with --region IMAGE:x1,y1,x2,y2 and count them from 0")

@@ -15,6 +15,8 @@ from geotempo.model.records import Region, Status
 from geotempo.serve.geojson import Feature, facts_of
 from geotempo.serve.job import Outcome
 
+ASKED_COLOUR: Colour = (255, 255, 255)
+"""Colour of the regions that the question speaks of."""
 _MAX_SIDE = 1024  # pixels of a picture on the page
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--line:#d8dee6;--card:#fff;--ground:#f3f5f8;--mark:#0b6bcb}
@@ -66,15 +68,18 @@ def render_page(title: str, entries: Sequence[Entry], notes: Sequence[str] = ())
 
 
 def picture_rows(outcome: Outcome) -> list[tuple[Image.Image, str, list[Region], list[BoolArray | None] | None]]:
-    """Per image in time order: picture, caption, its regions, their masks."""
+    """Per image in time order: picture, caption, its regions (those of the question first), their masks."""
     rows = []
     for index in outcome.order.order:
         number = outcome.order.numbers[index]
         mine = [i for i, region in enumerate(outcome.regions) if region.image == number]
-        masks: list[BoolArray | None] | None = [outcome.masks[i].to_array() for i in mine] if outcome.masks else None
+        asked = [replace(region, label=region.label or "asked") for region in outcome.asked if region.image == number]
+        masks: list[BoolArray | None] | None = None
+        if outcome.masks:
+            masks = [*[None] * len(asked), *[outcome.masks[i].to_array() for i in mine]]
         image = outcome.stack.images[index]
         caption = " · ".join([f"Image {number}", *([str(image.date)] if image.date else [])])
-        rows.append((image.rgb(), caption, [outcome.regions[i] for i in mine], masks))
+        rows.append((image.rgb(), caption, [*asked, *[outcome.regions[i] for i in mine]], masks))
     return rows
 
 
@@ -95,7 +100,7 @@ def _section(entry: Entry) -> str:
     if outcome.order.assumed:
         notes.append("Dates are missing: the order of the images as given was assumed to be the order in time.")
     return (f"<section><h2>{escape(entry.title)}</h2>"
-            f'<div class="soft">Question</div><div>{escape(outcome.question)}</div>'
+            f'<div class="soft">Question</div><div>{escape(outcome.question_for_people)}</div>'
             f'<div class="soft" style="margin-top:8px">Answer{badge}</div><div class="answer">{escape(spoken(outcome))}</div>'
             f'<div class="pictures">{_pictures(outcome)}</div>{_table(outcome, facts)}'
             + "".join(f'<p class="soft">{escape(note)}</p>' for note in notes)
@@ -116,7 +121,7 @@ def _pictures(outcome: Outcome) -> str:
     palette = dict(zip(map(id, outcome.regions), colours(outcome.regions), strict=True))
     figures = []
     for (picture, caption, regions, masks), index in zip(picture_rows(outcome), outcome.order.order, strict=True):
-        picked = [palette[id(region)] for region in regions]
+        picked = [palette.get(id(region), ASKED_COLOUR) for region in regions]
         fills = _filled(regions, masks)
         shown = draw_regions(picture, [fill for _, fill in fills], palette=[picked[i] for i, _ in fills], tags=False)
         shown.thumbnail((_MAX_SIDE, _MAX_SIDE))
@@ -151,7 +156,8 @@ def _outlines(size: tuple[int, int], regions: Sequence[Region], palette: Sequenc
             shape = to_shape(region.geometry)
             path = "".join("M" + " ".join(f"{x:g},{y:g}" for x, y in ring.coords) for ring in (shape.exterior, *shape.interiors))
             items += [f'<path d="{path}" stroke="#000" stroke-width="4"/>', f'<path d="{path}" stroke="{paint}" stroke-width="2"/>']
-        y = box.y1 - text_size / 3 if box.y1 > 1.3 * text_size else box.y2 + text_size
+        above, below = box.y1 - text_size / 3, box.y2 + text_size
+        y = above if box.y1 > 1.3 * text_size else below if below < height else box.y1 + text_size
         items.append(f'<text x="{box.x1:g}" y="{y:g}" fill="{paint}">{escape(_short(region.label))}</text>')
     return (f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" font-size="{text_size:g}" '
             f'stroke-width="{text_size / 6:g}">{"".join(items)}</svg>' if items else "")

@@ -64,7 +64,7 @@ def overlay(outcome: Outcome) -> Image.Image:
     """The images side by side in time order with regions and masks drawn, question and answer below."""
     rows = picture_rows(outcome)
     return sheet([(picture, caption) for picture, caption, *_ in rows], [regions for _, _, regions, _ in rows],
-                 outcome.question, spoken(outcome), masks_by_image=[masks for *_, masks in rows])
+                 outcome.question_for_people, spoken(outcome), masks_by_image=[masks for *_, masks in rows])
 
 
 def report(outcome: Outcome, found: list[Feature], written: Sequence[Path], *, as_json: bool = False) -> str:
