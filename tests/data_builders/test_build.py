@@ -105,7 +105,7 @@ def test_command_line_from_folder_to_picture(levir, tmp_path):
     done = run("show", tmp_path / "s", "--id", name, "--out", tmp_path / "x.png")
     assert done.returncode == 0 and Image.open(tmp_path / "x.png").width > 900
     for wrong, word in ((["show", tmp_path / "s", "--id", "none", "--out", tmp_path / "y.png"], "no id"),
-                        (["show", tmp_path / "s", "--id", name, "--out", tmp_path / "no/y.png"], "cannot write"),
+                        (["show", tmp_path / "s", "--id", name, "--out", tmp_path / "no/y.png"], "does not exist"),
                         (["check", tmp_path], "no store"),
                         (["build", "levir-mci", "--root", tmp_path, "--out", tmp_path / "t"], "caption files"),
                         (["build", "levir-mci", "--out", tmp_path / "t"], "--root"),
