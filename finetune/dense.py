@@ -8,8 +8,9 @@ the image), says whether the building's centre lies in it, and names its land co
 only the encoder is kept. (Coordinates as bins: Pix2Seq, Chen et al., arXiv 2109.10852.)
 """
 
+import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -164,11 +165,12 @@ def losses(output: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, to
     }
 
 
-def train(raw: dict[str, Any]) -> Path:
+def train(raw: dict[str, Any], *, restart: bool = False) -> Path:
     """Run a `kind: dense` recipe; goes on where an earlier run of it was stopped.
 
     Args:
         raw: Sections model, scenes (optional) and train.
+        restart: Forget what an earlier run left.
 
     Returns:
         Folder of the checkpoint with the trained encoder.
@@ -187,8 +189,11 @@ def train(raw: dict[str, Any]) -> Path:
     vision = model.config.vision_config
     if vision.image_size % vision.patch_size:
         raise ConfigError(f"the encoder's {vision.image_size} px are no multiple of its {vision.patch_size} px patches")
-    stage = Stage(model.model.vision_tower, model.config.vision_feature_layer, args)
+    recipe = hashlib.sha256(repr((section, scenes, replace(args, workers=0, save_steps=1))).encode()).hexdigest()
+    stage = Stage(model.model.vision_tower, model.config.vision_feature_layer, args, recipe)
     patches, images = vision.image_size // vision.patch_size, processor.image_processor
+    if restart:
+        stage.file.unlink(missing_ok=True)
     done = stage.resume()
     span = (done * args.scenes_per_step, args.steps * args.scenes_per_step)
     data = SceneImages(scenes, vision.image_size, patches, (images.image_mean, images.image_std), span)
@@ -203,9 +208,9 @@ def train(raw: dict[str, Any]) -> Path:
 class Stage:
     """Encoder, head and optimiser, with their checkpoints."""
 
-    def __init__(self, tower: PreTrainedModel, layer: int, args: DenseTraining) -> None:
+    def __init__(self, tower: PreTrainedModel, layer: int, args: DenseTraining, recipe: str) -> None:
         torch.manual_seed(args.seed)
-        self.args, self.layer = args, layer
+        self.args, self.layer, self.recipe = args, layer, recipe
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.parts = torch.nn.ModuleDict(
             {"tower": tower, "head": torch.nn.Linear(tower.config.hidden_size, 1 + len(COVER) + 4 * BINS)}
@@ -216,17 +221,24 @@ class Stage:
         self.file = Path(args.output_dir) / "dense.pt"
 
     def resume(self) -> int:
-        """Load the last checkpoint, if any; returns the number of steps done."""
+        """Load the last checkpoint, if any; returns the number of steps done.
+
+        Raises:
+            ConfigError: The checkpoint is of another recipe.
+        """
         if not self.file.is_file():
             return 0
         state = torch.load(self.file, weights_only=True, map_location=self.device)
+        if state["recipe"] != self.recipe:
+            raise ConfigError(f"{self.file} was made by another recipe; set another train.output_dir, or give --restart")
         self.parts.load_state_dict(state["parts"])
         self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
 
     def save(self, step: int) -> None:
         """Write the checkpoint aside, then into place."""
-        state = {"parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step}
+        state = {"parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "step": step,
+                 "recipe": self.recipe}
         write_atomic(self.file, lambda aside: torch.save(state, aside))
 
     def run(self, loader: DataLoader[dict[str, torch.Tensor]], done: int) -> None:

@@ -166,11 +166,12 @@ class SamTraining:
             read_section(Scenes, self.held_out, "train.held_out")
 
 
-def train(recipe: dict[str, Any]) -> Path:
+def train(recipe: dict[str, Any], *, restart: bool = False) -> Path:
     """Run a recipe of `kind: sam`, going on from the checkpoint in its `output_dir` if there is one.
 
     Args:
         recipe: Sections `model` (keys of `SamShape`), `data` (`SamData`) and `train` (`SamTraining`).
+        restart: Forget that checkpoint.
 
     Returns:
         Folder `output_dir/final` with config.json, float16 model.safetensors, preprocessor_config.json and results.json,
@@ -188,6 +189,8 @@ def train(recipe: dict[str, Any]) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         model = to_device(build(shape), plan.device).train()
+    if restart:
+        (Path(plan.output_dir) / CHECKPOINT).unlink(missing_ok=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"training a SAM of {parameters / 1e6:.2f} M parameters for {plan.steps} steps")
     side = int(model.config.vision_config.image_size)
@@ -350,7 +353,7 @@ def _resume(path: Path, model: SamModel, optimizer: torch.optim.Optimizer, finge
         return []
     state = torch.load(path, map_location=device, weights_only=True)
     if state["recipe"] != fingerprint:
-        raise ConfigError(f"{path} was made by another recipe; remove it, or set another train.output_dir")
+        raise ConfigError(f"{path} was made by another recipe; set another train.output_dir, or give --restart")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     losses: list[float] = state["losses"]

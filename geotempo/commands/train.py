@@ -21,12 +21,12 @@ def train(
     if kind == "sam":
         from geotempo.finetune import sam
 
-        typer.echo(f"wrote {sam.train(raw)}")
+        typer.echo(f"wrote {sam.train(raw, restart=restart)}")
         return
     if kind == "dense":
         from geotempo.finetune import dense
 
-        typer.echo(f"wrote {dense.train(raw)}")
+        typer.echo(f"wrote {dense.train(raw, restart=restart)}")
         return
     if kind != "llm":
         raise ConfigError(f"unknown kind {kind!r} of recipe; allowed: llm (the default), dense, sam")

@@ -69,6 +69,15 @@ def test_a_stopped_run_goes_on_to_the_same_weights(raw: dict, tmp_path: Path) ->
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_checkpoint_of_another_recipe_is_refused(raw: dict) -> None:
+    first = load_checkpoint(dense.train(raw))[0].state_dict()
+    raw["scenes"]["seed"] = 6
+    with pytest.raises(ConfigError, match="another recipe"):
+        dense.train(raw)
+    second = load_checkpoint(dense.train(raw, restart=True))[0].state_dict()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
 def test_workers_do_not_change_the_result(raw: dict, tmp_path: Path) -> None:
     one = load_checkpoint(dense.train(raw))[0].state_dict()
     raw["train"] |= {"output_dir": str(tmp_path / "two"), "workers": 2}
