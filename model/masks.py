@@ -26,7 +26,6 @@ Source = Literal["model", "box"]
 
 BATCH = 32
 """Most regions that go through the mask decoder at once; bounds its memory."""
-LEAST_FILL = 0.02
 MARGIN = 0.1
 """A mask may reach over its box by this share of the box's width and height on each side."""
 IGNORED = -10
@@ -249,8 +248,7 @@ def _finish(logits: FloatArray, score: float, box: Box, canvas: Canvas) -> Segme
     rows, columns = enlarged_window(box, canvas.width, canvas.height)
     mask = np.zeros((canvas.height, canvas.width), dtype=np.bool_)
     mask[rows, columns] = sample_logits(logits, rows, columns, canvas) > 0
-    # An object touches all four sides of its box; even a thin diagonal road fills more of it than this.
-    if mask.sum() > LEAST_FILL * box.area:
+    if mask.any():
         return Segmented(Mask.from_array(mask), "model", score)
     return Segmented(Mask.from_array(box_pixels(box, canvas.height, canvas.width)), "box", 0.0)
 
