@@ -6,10 +6,12 @@ A checkpoint is an ordinary Hugging Face folder. Weights are written under the n
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
@@ -98,6 +100,37 @@ def disk_name(name: str) -> str:
     return name
 
 
+@contextmanager
+def reading(name: str, what: str, advice: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise on a missing, corrupt or foreign checkpoint into a `ModelError`.
+
+    Args:
+        name: Folder or hub name that is read.
+        what: What is expected there ("SAM").
+        advice: What to give instead.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ModelError(f"cannot load {what} from {name!r}: {first}. {advice}") from None
+
+
+def refuse_misfit(report: Mapping[str, Collection[str]], name: str) -> None:
+    """Refuse weights that leave parameters unset or bring others.
+
+    Args:
+        report: `output_loading_info` of `from_pretrained`.
+        name: Folder or hub name that was read.
+
+    Raises:
+        ModelError: Names the first missing and unexpected keys.
+    """
+    wrong = [f"{kind} {sorted(report[kind])[:3]}" for kind in ("missing_keys", "unexpected_keys") if report[kind]]
+    if wrong:
+        raise ModelError(f"the weights in {name!r} do not fit the architecture: {'; '.join(wrong)}")
+
+
 def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load an image-text model and its processor from a folder or by hub name.
 
@@ -108,17 +141,12 @@ def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32) -> t
         ModelError: The folder is missing, incomplete, or holds another kind of model.
     """
     name = str(folder)
-    try:
+    with reading(name, "a model", "Give a folder written by geotempo compose or train, or a hub name"):
         config = AutoConfig.from_pretrained(name)
         if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
             raise ModelError(f"{name!r} is a {config.model_type!r} model; an image-text model (LLaVA) is needed. "
                              "Build one with: geotempo compose")
         model, report = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
         processor = AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot load a model from {name!r}: {str(error).splitlines()[0]} "
-                         "Give a folder written by geotempo compose or train, or a hub name") from None
-    wrong = [f"{kind} {sorted(report[kind])[:3]}" for kind in ("missing_keys", "unexpected_keys") if report[kind]]
-    if wrong:
-        raise ModelError(f"the weights in {name!r} do not fit the architecture: {'; '.join(wrong)}")
+    refuse_misfit(report, name)
     return model.eval(), processor

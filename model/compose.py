@@ -32,6 +32,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from geotempo.model.checkpoints import reading
 from geotempo.model.errors import ModelError
 from geotempo.model.tokenizer import IMAGE, train_tokenizer
 
@@ -112,12 +113,13 @@ def compose(spec: Composition, texts: Iterable[str] = ()) -> tuple[LlavaForCondi
 
 
 def _read_config(name: str, what: str) -> PreTrainedConfig:
-    try:
+    with reading(name, f"the {what} model", _advice(what)):
         return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the {what} model {name!r}: {str(error).splitlines()[0]} "
-                         "Give a folder with a config.json, a hub name, or a preset: "
-                         f"{', '.join(VISION_PRESETS if what == 'vision' else LLM_PRESETS)}") from None
+
+
+def _advice(what: str) -> str:
+    presets = VISION_PRESETS if what == "vision" else LLM_PRESETS
+    return f"Give a folder with a config.json and weights, a hub name, or a preset: {', '.join(presets)}"
 
 
 def _vision(spec: Composition) -> PreTrainedModel:
@@ -132,7 +134,8 @@ def _vision(spec: Composition) -> PreTrainedModel:
     if config.model_type not in _VISION_MODELS:
         raise ModelError(f"{spec.vision!r} is of type {config.model_type!r}; the vision encoder must be one of "
                          f"{', '.join(_VISION_MODELS)}")
-    return _VISION_MODELS[config.model_type].from_pretrained(spec.vision, dtype=torch.float32)
+    with reading(spec.vision, "the vision model", _advice("vision")):
+        return _VISION_MODELS[config.model_type].from_pretrained(spec.vision, dtype=torch.float32)
 
 
 def _set_positions(vision: PreTrainedModel) -> None:
@@ -161,8 +164,9 @@ def _llm(spec: Composition, texts: list[str]) -> tuple[PreTrainedModel, PreTrain
     config = _read_config(spec.llm, "language")
     if config.model_type not in _LLM_TYPES:
         raise ModelError(f"{spec.llm!r} is of type {config.model_type!r}; the LLM must be one of {', '.join(_LLM_TYPES)}")
-    llm = AutoModelForCausalLM.from_pretrained(spec.llm, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(spec.llm, extra_special_tokens={"image_token": IMAGE}, padding_side="right")
+    with reading(spec.llm, "the language model", _advice("language")):
+        llm = AutoModelForCausalLM.from_pretrained(spec.llm, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(spec.llm, extra_special_tokens={"image_token": IMAGE}, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if len(tokenizer) > llm.get_input_embeddings().weight.shape[0]:

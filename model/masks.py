@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import AutoConfig, SamImageProcessorPil, SamModel
 
+from geotempo.model.checkpoints import reading, refuse_misfit
 from geotempo.model.errors import InputError, ModelError
 from geotempo.model.geometry import BoolArray, Box, Mask, bounds, rasterize
 from geotempo.model.records import ImageRecord, Region
@@ -216,17 +216,12 @@ def point_prompts(points: Sequence[tuple[tuple[float, float], ...] | None],
 
 
 def _read(name: str) -> tuple[SamModel, Any]:
-    try:
+    with reading(name, "SAM", "Give a folder with config.json and model.safetensors, or a hub name"):
         config = AutoConfig.from_pretrained(name)
         if config.model_type != "sam":
             raise ModelError(f"{name!r} is a {config.model_type!r} model; masks need a SAM checkpoint (model type 'sam')")
         model, report = SamModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load SAM from {name!r}: {str(error).splitlines()[0]} "
-                         "Give a folder with config.json and model.safetensors, or a hub name") from None
-    wrong = [f"{kind} {sorted(report[kind])[:3]}" for kind in ("missing_keys", "unexpected_keys") if report[kind]]
-    if wrong:
-        raise ModelError(f"the weights in {name!r} do not fit the architecture: {'; '.join(wrong)}")
+    refuse_misfit(report, name)
     try:
         processor = SamImageProcessorPil.from_pretrained(name)
     except (OSError, ValueError):  # weights without preprocessor_config.json: all published SAMs use these settings

@@ -146,3 +146,16 @@ def test_sincos_positions_tell_columns_and_rows_apart(vision: str) -> None:
     assert torch.equal(table[0, :, :16], table[3, :, :16])  # the column's half does not know the row
     assert torch.equal(table[:, 0, 16:], table[:, 3, 16:])
     assert len({tuple(v.tolist()) for v in table.reshape(16, 32)}) == 16
+
+
+def test_truncated_weights_are_one_error(tmp_path: Path) -> None:
+    model, processor = compose(Composition("tiny-clip", "tiny-llama", SMALL_VISION, SMALL_LLM, vocab_size=320), TEXTS)
+    save_checkpoint(model, processor, tmp_path / "model")
+    CLIPVisionModel(CLIPVisionConfig(**SMALL_VISION)).save_pretrained(tmp_path / "clip")
+    for name in ("model", "clip"):
+        weights = tmp_path / name / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="cannot load a model from"):
+        load_checkpoint(tmp_path / "model")
+    with pytest.raises(ModelError, match="cannot load the vision model"):
+        compose(Composition(str(tmp_path / "clip"), "tiny-llama", {}, SMALL_LLM, vocab_size=320), TEXTS)
