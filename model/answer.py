@@ -4,7 +4,7 @@ Plain tokens, nothing added to a vocabulary:
 
 - prose, a label, yes or no, a number: as they are;
 - regions: a compact JSON list, `[{"image":2,"bbox_2d":[x1,y1,x2,y2],"label":"new building"}]`, integers 0-1000 of the
-  frame's span, in the order image, top edge, left edge; `"points":[[x,y],[x,y]]` follows the box when masks are
+  frame's span (or 0 to another `Frame.grid`, where a base model natively counts otherwise), in the order image, top edge, left edge; `"points":[[x,y],[x,y]]` follows the box when masks are
   wanted; a region without a label has no `label` key; `[]` says that nothing matches;
 - both: the sentence, a newline, the list;
 - time: `Image k`, acquisitions counted in time order from 1;
@@ -23,12 +23,11 @@ from collections.abc import Iterable, Sequence
 import shapely
 
 from geotempo.model.answer_grid import (
-    GRID,
     TEOCHAT_GRID,
     Item,
     Mode,
     frame_of,
-    grid_of,
+    in_mode,
     to_item,
     to_region,
     write_item,
@@ -38,7 +37,7 @@ from geotempo.model.answer_parse import holds_regions, parse
 from geotempo.model.answer_schema import MAX_REGIONS, ebnf, json_schema, regex
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Box, Mask, Point, bounds, to_shape
-from geotempo.model.records import Frame, Region
+from geotempo.model.records import GRID, Frame, Region
 
 __all__ = [
     "GRID", "MAX_REGIONS", "TEOCHAT_GRID", "Mode", "ebnf", "format", "format_images", "format_region", "json_schema",
@@ -85,14 +84,14 @@ def format(regions: Sequence[Region], frames: Sequence[Frame], *, prose: str = "
         InputError: A region is on an image that is not there, lies outside it, or is not assessable (the grammar has
             no word for that: say it in the prose); or the prose itself could be read as a list of regions.
     """
-    grid = grid_of(mode)
+    frames = in_mode(frames, mode)
     for region in regions:
         if not region.assessable:
             raise InputError(f"a region on image {region.image} is not assessable ({region.reason}) and cannot be written "
                              "as found; leave it out or say so in the prose")
     if prose and holds_regions(prose, mode):
         raise InputError(f"the prose {prose[:60]!r} could be read as a list of regions; take the brackets out")
-    items = sorted((to_item(region, frames, grid, points and mode == "geotempo") for region in regions), key=_sort_key)
+    items = sorted((to_item(region, frames, points and mode == "geotempo") for region in regions), key=_sort_key)
     if prose and mode == "teochat" and not items:
         return prose
     written = write_list(items, mode)
@@ -113,14 +112,14 @@ def format_region(region: Region, frames: Sequence[Frame], mode: Mode = "geotemp
     Raises:
         InputError: The region is on an image that is not there, or outside it.
     """
-    item = to_item(region, frames, grid_of(mode), points=False)
+    item = to_item(region, in_mode(frames, mode), points=False)
     return write_list([item], mode) if mode == "teochat" else write_item(Item(item.image, item.box))
 
 
 def lossy_form(region: Region, frames: Sequence[Frame], *, points: bool = True, mode: Mode = "geotempo") -> Region:
     """What remains of a region after it was written and read: the declared loss of the grammar.
 
-    - `Box`: its bounding box rounded outward to the grid (1/1000, in `teochat` mode 1/100, of the span).
+    - `Box`: its bounding box rounded outward to the frame's grid (1/1000 by default, in `teochat` mode 1/100, of the span).
     - `RotatedBox`, `Polygon`: the same of their bounding box, and two points inside them.
     - `Mask`: the same, and the region's points, or `geometry.interior_points` where it has none.
 
@@ -139,11 +138,11 @@ def lossy_form(region: Region, frames: Sequence[Frame], *, points: bool = True, 
     Raises:
         InputError: The region is on an image that is not there, or outside it.
     """
-    grid = grid_of(mode)
-    item = to_item(region, frames, grid, points and mode == "geotempo")
+    frames = in_mode(frames, mode)
+    item = to_item(region, frames, points and mode == "geotempo")
     if mode == "teochat":
         item = Item(len(frames), item.box)
-    return to_region(item, frame_of(item.image, frames), grid)
+    return to_region(item, frame_of(item.image, frames))
 
 
 def select(regions: Sequence[Region], max_regions: int = MAX_REGIONS) -> tuple[tuple[Region, ...], int]:

@@ -7,7 +7,7 @@ wrote is `geotempo.model.answer_parse`, and users import `geotempo.model.answer`
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, isfinite
 from typing import Literal
 
@@ -18,9 +18,6 @@ import shapely
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import BoolArray, Box, Geometry, Mask, Point, bounds, interior_points, rasterize, to_shape
 from geotempo.model.records import Frame, Region
-
-GRID = 1000
-"""Cells per side in `geotempo` mode."""
 
 TEOCHAT_GRID = 100
 """Cells per side in `teochat` mode (TEOChat writes percent of width and height)."""
@@ -60,19 +57,20 @@ class Item:
         return self.image, self.box[1], self.box[0]
 
 
-def grid_of(mode: Mode) -> int:
-    """Cells per side of a mode.
+def in_mode(frames: Sequence[Frame], mode: Mode) -> tuple[Frame, ...]:
+    """The frames with the cells that a mode counts in: their own, in `teochat` mode always `TEOCHAT_GRID`.
 
     Raises:
         InputError: The mode is unknown.
     """
     if mode not in ("geotempo", "teochat"):
         raise InputError(f"unknown answer mode {mode!r}; allowed: geotempo, teochat")
-    return GRID if mode == "geotempo" else TEOCHAT_GRID
+    return tuple(frames) if mode == "geotempo" else tuple(replace(frame, grid=TEOCHAT_GRID) for frame in frames)
 
 
-def limits(frame: Frame, grid: int) -> tuple[int, int]:
+def limits(frame: Frame) -> tuple[int, int]:
     """Last grid lines (x, y) that a box on this image may use; less than `grid` where the image is letterboxed."""
+    grid = frame.grid
     across, down = (max(1, min(grid, ceil(size * grid / span - _FUZZ)))
                     for size, span in zip((frame.width, frame.height), frame.span, strict=True))
     return across, down
@@ -89,13 +87,12 @@ def frame_of(image: int, frames: Sequence[Frame]) -> Frame:
     return frames[image - 1]
 
 
-def to_item(region: Region, frames: Sequence[Frame], grid: int, points: bool) -> Item:
+def to_item(region: Region, frames: Sequence[Frame], points: bool) -> Item:
     """Put a region on the grid: its bounding box rounded outward, its points on nodes inside it.
 
     Args:
         region: Any geometry; boxes that reach over the image's edge are clipped.
-        frames: One per acquisition.
-        grid: Cells per side.
+        frames: One per acquisition, in the cells to write (`in_mode`).
         points: Whether two interior points are wanted.
 
     Raises:
@@ -110,25 +107,24 @@ def to_item(region: Region, frames: Sequence[Frame], grid: int, points: bool) ->
     if box.x1 >= frame.width or box.y1 >= frame.height or box.x2 <= 0 or box.y2 <= 0:
         raise InputError(f"a region at {box.as_tuple()} lies outside image {region.image} of {frame.width} x "
                          f"{frame.height}; leave it out")
-    x1, x2 = _side(box.x1, box.x2, frame.width, frame.span[0], grid)
-    y1, y2 = _side(box.y1, box.y2, frame.height, frame.span[1], grid)
+    x1, x2 = _side(box.x1, box.x2, frame.width, frame.span[0], frame.grid)
+    y1, y2 = _side(box.y1, box.y2, frame.height, frame.span[1], frame.grid)
     cells = (x1, y1, x2, y2)
-    nodes = _nodes(region, frame, cells, grid) if points else None
+    nodes = _nodes(region, frame, cells) if points else None
     return Item(region.image, cells, _whole(region.label), nodes)
 
 
-def to_region(item: Item, frame: Frame, grid: int) -> Region:
+def to_region(item: Item, frame: Frame) -> Region:
     """Take an item back to pixels of the user's image, clipped to it.
 
     Args:
         item: Its box must overlap the image.
-        frame: Of the item's acquisition.
-        grid: Cells per side.
+        frame: Of the item's acquisition, in the cells of the item.
     """
 
     def pixel(point: Point) -> Point:
-        return (min(max(point[0] * frame.span[0] / grid, 0.0), float(frame.width)),
-                min(max(point[1] * frame.span[1] / grid, 0.0), float(frame.height)))
+        return (min(max(point[0] * frame.span[0] / frame.grid, 0.0), float(frame.width)),
+                min(max(point[1] * frame.span[1] / frame.grid, 0.0), float(frame.height)))
 
     (x1, y1), (x2, y2) = pixel(item.box[:2]), pixel(item.box[2:])
     points = (pixel(item.points[0]), pixel(item.points[1])) if item.points else None
@@ -180,7 +176,7 @@ def _side(low: float, high: float, size: int, span: float, grid: int) -> tuple[i
     return first, max(last, first + 1)
 
 
-def _nodes(region: Region, frame: Frame, cells: tuple[int, int, int, int], grid: int) -> tuple[Point, Point] | None:
+def _nodes(region: Region, frame: Frame, cells: tuple[int, int, int, int]) -> tuple[Point, Point] | None:
     """Two grid nodes inside a region, nearest to its points; None where no node lies inside it."""
     geometry, points = region.geometry, region.points
     if points is None:
@@ -192,11 +188,11 @@ def _nodes(region: Region, frame: Frame, cells: tuple[int, int, int, int], grid:
         points = interior_points(mask)
     if not all(isfinite(value) for point in points for value in point):
         raise InputError(f"the points {points} of a region on image {region.image} are no finite numbers")
-    scale = (frame.span[0] / grid, frame.span[1] / grid)
+    scale = (frame.span[0] / frame.grid, frame.span[1] / frame.grid)
     if isinstance(geometry, Box) and any(_beyond(point, cells, scale) for point in points):
         return None
     inside = _inside(geometry)
-    first, second = (_snap(point, inside, cells, frame.span, grid) for point in points)
+    first, second = (_snap(point, inside, cells, frame) for point in points)
     return (first, second) if first and second else None
 
 
@@ -223,9 +219,9 @@ def _inside(geometry: Geometry) -> Inside:
     return in_mask
 
 
-def _snap(point: Point, inside: Inside, cells: tuple[int, int, int, int], span: tuple[float, float],
-          grid: int) -> Point | None:
+def _snap(point: Point, inside: Inside, cells: tuple[int, int, int, int], frame: Frame) -> Point | None:
     """The grid node inside the geometry that is nearest to a point; the direct neighbours are tried first."""
+    span, grid = frame.span, frame.grid
     near = round(point[0] * grid / span[0]), round(point[1] * grid / span[1])
     for reach in (1, grid):
         columns = np.arange(max(cells[0], near[0] - reach), min(cells[2], near[0] + reach) + 1)

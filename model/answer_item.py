@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any
 
-from geotempo.model.answer_grid import GRID, Item, limits
+from geotempo.model.answer_grid import Item, limits
 from geotempo.model.geometry import Point
 from geotempo.model.records import Frame
 
@@ -107,7 +107,7 @@ def read_item(fields: dict[str, Any], frames: Sequence[Frame], notes: Notes) -> 
     if numbers is None:
         notes.add("a region without a readable box is left out")
         return None
-    box = read_box(numbers, limits(frame, GRID), GRID, notes)
+    box = read_box(numbers, frame, notes)
     if box is None:
         return None
     return Item(image, box, _label(fields, notes), _points(fields, box, notes))
@@ -146,16 +146,17 @@ def read_numbers(value: Any, count: int, notes: Notes) -> list[float] | None:
     return kept if len(kept) == count else None
 
 
-def read_box(numbers: list[float], limit: tuple[int, int], grid: int, notes: Notes) -> tuple[float, float, float, float] | None:
+def read_box(numbers: list[float], frame: Frame, notes: Notes) -> tuple[float, float, float, float] | None:
     """A box in cells from four numbers: corners put in order, clipped to the image, one cell wide and high at least."""
     x1, y1, x2, y2 = numbers
+    limit = limits(frame)
     if x1 > x2 or y1 > y2:
         notes.add("swapped corners of a box were put in order")
         x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
     if x1 == x2 or y1 == y2:
         notes.add("a box without width or height was made one cell wide or high")
-        x1, x2 = _widen(x1, x2, grid)
-        y1, y2 = _widen(y1, y2, grid)
+        x1, x2 = _widen(x1, x2, frame.grid)
+        y1, y2 = _widen(y1, y2, frame.grid)
     if x1 < 0 or y1 < 0 or x2 > limit[0] or y2 > limit[1]:
         if x2 <= 0 or y2 <= 0 or x1 >= limit[0] or y1 >= limit[1]:
             notes.add("a box outside its image is left out")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geotempo.model.answer_grid import TEOCHAT_GRID, Item, Mode, grid_of, limits, to_region, write_list
+from geotempo.model.answer_grid import Item, Mode, in_mode, to_region, write_list
 from geotempo.model.answer_item import UNREADABLE, Notes, read_box, read_fields, read_item, read_numbers
 from geotempo.model.records import Answer, Frame, Status
 
@@ -85,7 +85,7 @@ def parse(text: str | bytes, frames: Sequence[Frame], *, mode: Mode = "geotempo"
     Returns:
         The answer; boxes and points in pixels of the user's images, clipped to them.
     """
-    grid = grid_of(mode)
+    frames = in_mode(frames, mode)
     notes = Notes()
     raw = _decode(text, notes)
     reading = _read_list(raw, frames) if mode == "geotempo" else _read_teochat(raw, frames)
@@ -99,7 +99,7 @@ def parse(text: str | bytes, frames: Sequence[Frame], *, mode: Mode = "geotempo"
     regions = None
     nothing_found = reading is not None and reading.empty and not reading.cut and status is not Status.REFUSED
     if reading is not None and (reading.items or nothing_found):
-        regions = tuple(to_region(item, frames[item.image - 1], grid) for item in reading.items)
+        regions = tuple(to_region(item, frames[item.image - 1]) for item in reading.items)
     return Answer(raw, prose, regions, status, notes.sentences())
 
 
@@ -286,7 +286,7 @@ def _teochat_item(inner: str, frames: Sequence[Frame], notes: Notes) -> Item | N
     if numbers is None:
         notes.add("a box that is not four numbers is left out")
         return None
-    box = read_box(numbers, limits(frames[-1], TEOCHAT_GRID), TEOCHAT_GRID, notes)
+    box = read_box(numbers, frames[-1], notes)
     return Item(len(frames), box) if box else None
 
 

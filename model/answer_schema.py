@@ -8,8 +8,8 @@ grammar says: that x1 < x2, and that regions stand in order.
 from collections.abc import Sequence
 from typing import Any
 
-from geotempo.model.answer_grid import GRID
 from geotempo.model.errors import InputError
+from geotempo.model.records import GRID, MAX_GRID
 
 MAX_REGIONS = 32
 """Regions that one answer may hold; more objects than that means tiles."""
@@ -22,7 +22,7 @@ _PROSE = ((0x21, 0x5A), (0x5C, 0x7A), (0x7C, 0x7E), (0xA1, 0x2027), (0x202A, 0xD
 
 
 def json_schema(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS,
-                labels: Sequence[str] | None = None) -> dict[str, Any]:
+                labels: Sequence[str] | None = None, grid: int = GRID) -> dict[str, Any]:
     """The region list as a JSON schema (draft 2020-12 keywords).
 
     A pure JSON schema has no room for a sentence before the list (use `ebnf` there), does not say how a label is
@@ -34,17 +34,18 @@ def json_schema(image_count: int, *, points: bool = False, max_regions: int = MA
         points: Whether regions may carry two interior points.
         max_regions: Most regions of one list.
         labels: The only labels allowed; then every region has one. None allows any text, or no label at all.
+        grid: Cells per side of the frames (`Frame.grid`); the largest, where the images of a request differ.
 
     Returns:
         A JSON-serialisable dictionary; the order of its properties is the order in which they are written.
 
     Raises:
-        InputError: `image_count` is below 1, `max_regions` below 0, or `labels` is empty or holds an empty label.
+        InputError: `image_count` is below 1, `max_regions` below 0, `grid` beyond `MAX_GRID`, or `labels` is empty or holds an empty label.
     """
-    _check(image_count, max_regions)
+    _check(image_count, max_regions, grid)
     if labels is not None and (not labels or "" in labels):
         raise InputError(f"labels is {list(labels)!r}; give one or more labels, none of them empty, or None for any")
-    number = {"type": "integer", "minimum": 0, "maximum": GRID}
+    number = {"type": "integer", "minimum": 0, "maximum": grid}
     pair = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
     properties: dict[str, Any] = {
         "image": {"type": "integer", "minimum": 1, "maximum": image_count},
@@ -58,7 +59,7 @@ def json_schema(image_count: int, *, points: bool = False, max_regions: int = MA
     return {"type": "array", "items": item, "minItems": 0, "maxItems": max_regions}
 
 
-def regex(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS) -> str:
+def regex(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS, grid: int = GRID) -> str:
     """The region list as a regular expression, to be matched in full.
 
     It holds no lookaround, back reference or anchor, and spells characters outside ASCII as themselves, so Python's
@@ -68,17 +69,18 @@ def regex(image_count: int, *, points: bool = False, max_regions: int = MAX_REGI
         image_count: Acquisitions of the request, 1 or more.
         points: Whether regions may carry two interior points.
         max_regions: Most regions of one list.
+        grid: Cells per side of the frames; the largest, where the images of a request differ.
 
     Returns:
         A pattern that matches exactly the lists that `format` writes, apart from the order of numbers and regions.
 
     Raises:
-        InputError: `image_count` is below 1 or `max_regions` below 0.
+        InputError: `image_count` is below 1, `max_regions` below 0, or `grid` beyond `MAX_GRID`.
     """
-    _check(image_count, max_regions)
+    _check(image_count, max_regions, grid)
     if max_regions == 0:
         return r"\[\]"
-    number = "(?:0|[1-9][0-9]{0,2}|1000)"
+    number = f"(?:{_upto(grid, '|', '', '')})"
     pair = rf"\[{number},{number}\]"
     plain = "".join(_regex_range(*r) for r in _PLAIN)
     low = r"00(?:0[0-7bef]|1[0-9a-f]|3c|7f|[89][0-9a-f])"
@@ -91,7 +93,8 @@ def regex(image_count: int, *, points: bool = False, max_regions: int = MAX_REGI
     return rf"\[(?:{item}{more})?\]"
 
 
-def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS, prose: bool = True) -> str:
+def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS, prose: bool = True,
+         grid: int = GRID) -> str:
     r"""The whole answer, sentence and region list, as EBNF for xgrammar and llama.cpp (GBNF).
 
     A sentence is one line without `[` and `{`, so that nothing in it can be taken for the list.
@@ -101,14 +104,15 @@ def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIO
         points: Whether regions may carry two interior points.
         max_regions: Most regions of one list.
         prose: Whether a sentence and a newline may stand before the list.
+        grid: Cells per side of the frames; the largest, where the images of a request differ.
 
     Returns:
         Rules, one a line; the start symbol is `root`.
 
     Raises:
-        InputError: `image_count` is below 1 or `max_regions` below 0.
+        InputError: `image_count` is below 1, `max_regions` below 0, or `grid` beyond `MAX_GRID`.
     """
-    _check(image_count, max_regions)
+    _check(image_count, max_regions, grid)
     rules = [r'root ::= (sentence "\n")? list' if prose else "root ::= list"]
     if prose:
         first = "".join(_ebnf_range(*r) for r in _PROSE)
@@ -123,7 +127,7 @@ def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIO
         f'list ::= "[" (region{more})? "]"',
         rf'region ::= {parts} (",\"label\":\"" char+ "\"")? "}}"',
         f"image ::= {_images(image_count, ' | ', chr(34))}",
-        'number ::= "0" | [1-9] [0-9]{0,2} | "1000"',
+        f"number ::= {_upto(grid, ' | ', ' ', chr(34))}",
     ]
     if points:
         rules.append('pair ::= "[" number "," number "]"')
@@ -136,10 +140,33 @@ def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIO
     return "\n".join(rules) + "\n"
 
 
-def _check(image_count: int, max_regions: int) -> None:
+def _check(image_count: int, max_regions: int, grid: int) -> None:
     """Refuse counts for which there is no grammar."""
     if image_count < 1 or max_regions < 0:
         raise InputError(f"image_count is {image_count} and max_regions {max_regions}; allowed: 1 or more, 0 or more")
+    if not 1 <= grid <= MAX_GRID:
+        raise InputError(f"grid is {grid}; allowed: 1 to {MAX_GRID} cells per side")
+
+
+def _upto(last: int, either: str, then: str, quote: str) -> str:
+    """The integers from 0 to `last` without leading zeros, as alternatives of a regular expression or of EBNF."""
+    digits = str(last)
+    found = [f"{quote}0{quote}"]
+    if len(digits) > 1:  # all shorter numbers
+        found.append("[1-9]" + (f"{then}[0-9]{{0,{len(digits) - 2}}}" if len(digits) > 2 else ""))
+    for place, digit in enumerate(digits):  # as long, with the same digits up to a place and a lower one there
+        final = place == len(digits) - 1
+        low, high, rest = int(place == 0), int(digit) - (not final), len(digits) - 1 - place
+        if low > high:
+            continue
+        start = digits[:place] + (str(low) if low == high else "")
+        parts = [f"{quote}{start}{quote}"] if start else []
+        if low < high:
+            parts.append(f"[{low}-{high}]")
+        if rest:
+            parts.append("[0-9]" + (f"{{{rest}}}" if rest > 1 else ""))
+        found.append(then.join(parts))
+    return either.join(found)
 
 
 def _images(count: int, joint: str, quote: str) -> str:

@@ -20,6 +20,12 @@ from geotempo.model.geometry import Geometry, Mask, Point
 Modality = Literal["optical", "multispectral", "sar"]
 Transform = tuple[float, float, float, float, float, float]
 
+GRID = 1000
+"""Cells per side that an answer counts in, where the model has no count of its own."""
+
+MAX_GRID = 9999
+"""Most cells per side; a coordinate has four digits at most."""
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -157,29 +163,36 @@ class Answer:
 class Frame:
     """What an answer's coordinates span on one image.
 
-    The model may see a letterboxed image; answers count 0-1000 over the padded square, and everything outside this
-    class sees pixels of the user's image.
+    The model may see a letterboxed image; answers count cells 0 to `grid` over the padded square, and everything
+    outside this class sees pixels of the user's image.
 
     Attributes:
         width: Columns of the user's image.
         height: Rows of the user's image.
-        span: Pixels (x, y) that 0..1000 covers; (width, height) without letterboxing.
+        span: Pixels (x, y) that 0..grid covers; (width, height) without letterboxing.
+        grid: Cells that the span is divided into along each axis, 1 to `MAX_GRID`. Qwen2.5-VL counts pixels of its
+            resized input; there it is that input's side.
     """
 
     width: int
     height: int
     span: tuple[float, float]
+    grid: int = GRID
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.grid <= MAX_GRID:
+            raise InputError(f"a frame is divided into 1 to {MAX_GRID} cells per side, got {self.grid}")
 
     @classmethod
-    def plain(cls, width: int, height: int) -> "Frame":
+    def plain(cls, width: int, height: int, grid: int = GRID) -> "Frame":
         """Coordinates span the image itself."""
-        return cls(width, height, (float(width), float(height)))
+        return cls(width, height, (float(width), float(height)), grid)
 
     @classmethod
-    def letterboxed(cls, width: int, height: int) -> "Frame":
+    def letterboxed(cls, width: int, height: int, grid: int = GRID) -> "Frame":
         """Coordinates span the square that holds the image at its top left; equal to `plain` for square images."""
         side = float(max(width, height))
-        return cls(width, height, (side, side))
+        return cls(width, height, (side, side), grid)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ PLAIN = [Frame.plain(256, 256), Frame.plain(256, 256)]
 GOOD = '[{"image":1,"bbox_2d":[100,200,300,400],"label":"road"},{"image":2,"bbox_2d":[10,20,30,40],"label":"new building"}]'
 
 any_text = st.text(st.characters(), max_size=30)  # lone surrogates included
-frames_st = st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000), st.booleans()), min_size=1, max_size=4).map(
-    lambda sizes: [Frame.letterboxed(w, h) if boxed else Frame.plain(w, h) for w, h, boxed in sizes])
+grids_st = st.sampled_from([1000, 100, 448, 1036, 9999]) | st.integers(1, 9999)
+frames_st = st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000), st.booleans(), grids_st), min_size=1, max_size=4).map(
+    lambda sizes: [Frame.letterboxed(w, h, grid) if boxed else Frame.plain(w, h, grid) for w, h, boxed, grid in sizes])
 
 
 def whole(label: str) -> str:
@@ -46,8 +47,9 @@ def sequences(draw: st.DrawFn) -> tuple[list[Frame], list[Region]]:
     return frames, draw(st.lists(box_regions(frames), max_size=8))
 
 
-def close(read: Region, given_: Region, frame: Frame, grid: int = answer.GRID) -> bool:
+def close(read: Region, given_: Region, frame: Frame, grid: int | None = None) -> bool:
     """Within one cell, and never smaller than the box given."""
+    grid = grid or frame.grid
     cell_x, cell_y = frame.span[0] / grid, frame.span[1] / grid
     a, b = bounds(read.geometry), bounds(given_.geometry)
     slack = 1e-5
@@ -168,6 +170,24 @@ def test_the_text_is_the_documented_one():
     assert answer.format([], PLAIN, prose="No change.", mode="teochat") == "No change."
     assert answer.format_region(regions[0], PLAIN) == '{"image":2,"bbox_2d":[100,200,300,400]}'
     assert answer.format_region(regions[0], PLAIN, "teochat") == "[10, 20, 30, 40]"
+
+
+def test_each_frame_is_counted_in_its_own_cells():
+    """Qwen2.5-VL counts pixels of its resized input; TEOChat counts percent whatever else is said."""
+    frames = [Frame.plain(500, 250, 504), Frame.letterboxed(500, 250, 504), Frame.plain(500, 250)]
+    regions = [Region(k, Box(100, 100, 250, 250), points=((125.0, 125.0), (200.0, 200.0))) for k in (1, 2, 3)]
+    text = ('[{"image":1,"bbox_2d":[100,201,252,504],"points":[[126,252],[202,403]]},'
+            '{"image":2,"bbox_2d":[100,100,252,252],"points":[[126,126],[202,202]]},'
+            '{"image":3,"bbox_2d":[200,400,500,1000],"points":[[250,500],[400,800]]}]')
+    assert answer.format(regions, frames, points=True) == text
+    read = answer.parse(text, frames)
+    assert (read.status, read.regions) == (Status.OK, tuple(answer.lossy_form(r, frames) for r in regions))
+    assert answer.format_region(regions[0], frames) == '{"image":1,"bbox_2d":[100,201,252,504]}'
+    beyond = answer.parse('[{"image":1,"bbox_2d":[0,0,505,504]},{"image":3,"bbox_2d":[0,0,505,504]}]', frames)
+    assert beyond.repairs == ("a box was clipped to its image",), "505 is beyond the first grid only"
+    assert answer.format_region(regions[0], frames, "teochat") == "[20, 40, 50, 100]"
+    assert answer.lossy_form(regions[0], frames, mode="teochat").geometry == Box(100, 100, 250, 250)
+    assert answer.parse("[20, 40, 50, 100]", frames[:1], mode="teochat").regions[0].geometry == Box(100, 100, 250, 250)
 
 
 def test_letterboxed_frames_count_over_the_padded_square():

@@ -15,6 +15,7 @@ from geotempo.model.records import Frame, Region, Status
 
 COUNT = 12
 FRAMES = [Frame.plain(200, 100)] * COUNT
+GRIDS = [1, 7, 9, 10, 19, 99, 100, 101, 448, 504, 999, 1000, 1001, 1036, 2048, 2910, 9998, 9999]
 
 labels = st.text(st.characters(), max_size=20)
 regions_st = st.lists(st.builds(
@@ -52,7 +53,7 @@ def to_regex(grammar: str) -> re.Pattern[str]:
     """Compile a non-recursive GBNF grammar to a Python pattern: an interpreter of its own for the notation."""
     rules = dict(line.split(" ::= ", 1) for line in grammar.splitlines())
     token = re.compile(r'\s+|(?P<string>"(?:[^"\\]|\\.)*")|(?P<set>\[(?:[^\]\\]|\\.)*\])|(?P<name>[a-z]+)|'
-                       r"(?P<other>[()|?*+]|\{\d+,\d+\})")
+                       r"(?P<other>[()|?*+]|\{\d+(?:,\d+)?\})")
 
     def expand(name: str) -> str:
         body, out, position = rules[name], [], 0
@@ -102,6 +103,26 @@ def test_every_written_list_is_in_all_three_grammars(regions, points):
     grammar = to_regex(answer.ebnf(COUNT, points=points))
     assert grammar.fullmatch(text) and grammar.fullmatch("Two é were built, 5 m apart.\n" + text)
     assert not to_regex(answer.ebnf(COUNT, points=points, prose=False)).fullmatch("Built.\n" + text)
+
+
+@given(regions_st, st.sampled_from(GRIDS) | st.integers(1, 9999))
+@settings(max_examples=100, deadline=None)
+def test_lists_in_any_cells_are_in_the_grammars_of_those_cells(regions, grid):
+    text = answer.format(regions, [Frame.plain(200, 100, grid)] * COUNT, points=True)
+    assert re.fullmatch(answer.regex(COUNT, points=True, grid=grid), text)
+    assert conforms(json.loads(text), answer.json_schema(COUNT, points=True, grid=grid))
+    assert to_regex(answer.ebnf(COUNT, points=True, grid=grid)).fullmatch(text)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_numbers_end_at_the_last_cell(grid):
+    """Every number up to the last one is in the grammar, none above it, none with a leading zero."""
+    number = re.compile(re.search(r'"bbox_2d":\\\[(.*?\)),', answer.regex(1, grid=grid))[1])
+    rule = to_regex(re.sub("^root.*", "root ::= number", answer.ebnf(1, prose=False, grid=grid)))
+    for value in range(grid + 1):
+        assert number.fullmatch(str(value)) and rule.fullmatch(str(value)), value
+    for text in (*map(str, range(grid + 1, min(4 * grid, grid + 300))), str(10 * grid), "10000", "00", "01", "-1", ""):
+        assert not number.fullmatch(text) and not rule.fullmatch(text), text
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -165,6 +186,9 @@ def test_counts_without_a_grammar_are_refused(write):
         write(0)
     with pytest.raises(InputError, match="max_regions -1"):
         write(1, max_regions=-1)
+    for grid in (0, 10000):
+        with pytest.raises(InputError, match=f"grid is {grid}"):
+            write(1, grid=grid)
 
 
 def test_labels_must_be_usable():
@@ -183,6 +207,10 @@ def test_xgrammar_reads_them_alike(points):
                                                separators=(",", ":"))
     text = answer.format([Region(12, Box(0, 0, 9, 9), 'a <b> "é漢😀\ud800\x7f\\\u2028\n'), Region(2, Box(0, 0, 9, 9))], FRAMES)
     assert all(accepts(grammar, text) for grammar in (pattern, rules, schema)) and accepts(rules, "Built.\n" + text)
+    big = answer.regex(2, grid=1036), answer.ebnf(2, grid=1036)
+    for last, fits in ((1036, True), (1037, False)):
+        edge = f'[{{"image":1,"bbox_2d":[0,9,10,{last}]}}]'
+        assert accepts(xgrammar.Grammar.from_regex(big[0]), edge) == accepts(xgrammar.Grammar.from_ebnf(big[1]), edge) == fits
     for name, broken in BROKEN.items():
         if name != "raw surrogate":  # no UTF-8 holds one
             assert not accepts(pattern, broken) and not accepts(rules, broken), name

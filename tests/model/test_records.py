@@ -93,6 +93,13 @@ def test_frames_span_the_image_or_its_square(width, height):
     boxed = Frame.letterboxed(width, height)
     assert boxed.span == (max(width, height),) * 2 and (boxed.width, boxed.height) == (width, height)
     assert (boxed == Frame.plain(width, height)) == (width == height)
+    assert boxed.grid == 1000 and Frame.letterboxed(width, height, 504).grid == Frame.plain(width, height, 504).grid == 504
+
+
+@pytest.mark.parametrize("grid", [0, -1, 10000])
+def test_frames_have_four_digit_cells_at_most(grid):
+    with pytest.raises(InputError, match=f"1 to 9999 cells per side, got {grid}"):
+        Frame.plain(3, 3, grid)
 
 
 # --- time order ------------------------------------------------------------------------------------------------------
