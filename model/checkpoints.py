@@ -1,29 +1,39 @@
 """Reading and writing checkpoint folders.
 
 A checkpoint is an ordinary Hugging Face folder. Weights are written under the names that vLLM's LLaVA wants
-(`vision_tower.vision_model.…`, `language_model.model.…`); transformers reads these too.
+(`vision_tower.vision_model.…`, `language_model.model.…`); transformers reads these too. Whatever base is read, its
+processor comes back with a chat template that keeps images in place and marks the answer (`geotempo.model.template`)
+and with the pixel budget of a sequence; both are saved with a tuned checkpoint, so that every engine sees them.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import is_torchvision_available
 
+from geotempo.model.bases import BASES, Base, base_of, set_pixel_budget
 from geotempo.model.errors import ModelError
+from geotempo.model.template import interleaving_template, processor_renderer
 
 # transformers' in-memory names -> the on-disk names that vLLM 0.32 accepts; the longest prefix wins.
 _DISK_NAMES = (
     ("model.vision_tower.", "vision_tower.vision_model."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
     ("model.language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
 )
+
+_MARKED = re.compile(r"\{%-?\s*generation\b")
 
 
 def default_model() -> Path:
@@ -66,22 +76,23 @@ def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
 
 
 def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin, out: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Save a LLaVA model and its processor as one folder for transformers and vLLM.
+    """Save an image-text model and its processor as one folder for transformers and vLLM.
 
     Args:
-        model: A `LlavaForConditionalGeneration`.
+        model: Of a type in `geotempo.model.bases.BASES`.
         processor: Its processor.
         out: Folder to write; replaced as a whole.
         dtype: Storage type of the weights.
     """
-    tied = bool(model.config.text_config.tie_word_embeddings)
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    renamed = BASES[model.config.model_type].vllm_names
 
     def fill(folder: Path) -> None:
         state = {}
         for name, tensor in model.state_dict().items():
             if tied and name == "lm_head.weight":
                 continue
-            state[disk_name(name)] = tensor.detach().to("cpu", dtype).contiguous().clone()
+            state[disk_name(name) if renamed else name] = tensor.detach().to("cpu", dtype).contiguous().clone()
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         model.config.architectures = [type(model).__name__]
         model.config.dtype = dtype
@@ -93,7 +104,7 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin, out: Path
 
 
 def disk_name(name: str) -> str:
-    """Name on disk of a parameter of `LlavaForConditionalGeneration`."""
+    """Name on disk of a parameter of a LLaVA, LLaVA-NeXT or LLaVA-OneVision model."""
     for memory, disk in _DISK_NAMES:
         if name.startswith(memory):
             return disk + name.removeprefix(memory)
@@ -131,22 +142,82 @@ def refuse_misfit(report: Mapping[str, Collection[str]], name: str) -> None:
         raise ModelError(f"the weights in {name!r} do not fit the architecture: {'; '.join(wrong)}")
 
 
-def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32,
+                    max_pixels: int | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load an image-text model and its processor from a folder or by hub name.
+
+    Args:
+        folder: Folder or hub name.
+        dtype: Type of the weights in memory.
+        max_pixels: Most pixels of one image as the model sees it, where the base allows a choice.
 
     Returns:
         The model in evaluation mode on the CPU, and its processor.
 
     Raises:
-        ModelError: The folder is missing, incomplete, or holds another kind of model.
+        ModelError: The folder is missing, incomplete, holds another kind of model, or needs a package that is missing.
     """
     name = str(folder)
     with reading(name, "a model", "Give a folder written by geotempo compose or train, or a hub name"):
         config = AutoConfig.from_pretrained(name)
-        if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
-            raise ModelError(f"{name!r} is a {config.model_type!r} model; an image-text model (LLaVA) is needed. "
-                             "Build one with: geotempo compose")
+        base = base_of(config, name)
+        if base.needs_torchvision and not is_torchvision_available():
+            raise ModelError(f"{name!r} is a {base.name} model, whose image processor needs torchvision, which is not installed; "
+                             "run: pip install torchvision (of the release and index of your torch)")
         model, report = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
         processor = AutoProcessor.from_pretrained(name)
     refuse_misfit(report, name)
+    if base.drops_tiles:
+        each_image_alone(processor)
+    set_pixel_budget(model.config, processor, max_pixels)
+    set_template(processor, base, model.generation_config.eos_token_id, name)
     return model.eval(), processor
+
+
+def set_template(processor: ProcessorMixin, base: Base, stops: int | list[int] | None, name: str) -> None:
+    """Give a processor a chat template that keeps images in place and marks the answer, unless it has one.
+
+    Args:
+        processor: Changed.
+        base: Its family.
+        stops: Ids of the tokens that end an answer, as the generation config has them.
+        name: Folder or hub name, for messages.
+
+    Raises:
+        ModelError: The base has no chat template, or one that is not made of turns.
+    """
+    if not processor.chat_template:
+        raise ModelError(f"{name!r} has no chat template; put a chat_template.jinja into the folder")
+    if base.keeps_order or _keeps_order(processor, base):
+        if _MARKED.search(processor.chat_template):
+            return
+    tokenizer = processor.tokenizer
+    ids = stops if isinstance(stops, list) else [stops]
+    tokens = dict.fromkeys([tokenizer.eos_token, *(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None)])
+    begins = tokenizer("").input_ids[:1]
+    bos = tokenizer.bos_token if tokenizer.bos_token and begins == [tokenizer.bos_token_id] else ""
+    processor.chat_template = interleaving_template(processor_renderer(processor), base.image_text,
+                                                    [token for token in tokens if token], bos, name)
+
+
+def each_image_alone(processor: ProcessorMixin) -> None:
+    """Make a processor prepare every image of a prompt as it prepares a single one, as vLLM does.
+
+    LLaVA-OneVision's takes a list of lists as the images of one prompt each and then leaves their tiles out; a flat list
+    it takes as single images. `apply_chat_template` hands over a list of lists.
+    """
+    own = type(processor)
+
+    def call(self: Any, images: Any = None, *args: Any, **kwargs: Any) -> Any:
+        flat = [image for group in images for image in group] if images and isinstance(images[0], list) else images
+        return own.__call__(self, flat, *args, **kwargs)
+
+    # The same name, so that a saved folder says what class reads it.
+    processor.__class__ = type(own.__name__, (own,), {"__call__": call, "__module__": own.__module__})
+
+
+def _keeps_order(processor: ProcessorMixin, base: Base) -> bool:
+    """Whether a processor's own template leaves an image between the texts around it."""
+    parts = [{"type": "text", "text": "before"}, {"type": "image"}, {"type": "text", "text": "after"}]
+    text = processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
+    return 0 <= text.find("before") < text.find(base.image_text) < text.find("after")
