@@ -23,6 +23,7 @@ from transformers.utils import is_torchvision_available
 from geotempo.model.bases import BASES, Base, base_of, set_pixel_budget
 from geotempo.model.errors import ModelError
 from geotempo.model.template import interleaving_template, processor_renderer
+from geotempo.model.teochat_images import register
 
 # transformers' in-memory names -> the on-disk names that vLLM 0.32 accepts; the longest prefix wins.
 _DISK_NAMES = (
@@ -165,6 +166,7 @@ def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32,
             raise ModelError(f"{name!r} is a {base.name} model, whose image processor needs torchvision, which is not installed; "
                              "run: pip install torchvision (of the release and index of your torch)")
         model, report = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
+        register()  # the image processor of imported TEOChat checkpoints
         processor = AutoProcessor.from_pretrained(name)
     refuse_misfit(report, name)
     if base.drops_tiles:
