@@ -10,6 +10,7 @@ from pathlib import Path
 from geotempo.data_builders.sample import IMAGE, REGIONS, Sample
 from geotempo.data_builders.store import Store
 from geotempo.model import answer, prompts
+from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.predictor import Request
 
 
@@ -25,25 +26,27 @@ def ask_again(sample: Sample, question: str) -> Sample:
     return replace(sample, messages=(*before, replace(user, text=text), assistant))
 
 
-def target_text(sample: Sample, *, points: bool = False) -> str:
+def target_text(sample: Sample, *, points: bool = False, convention: Convention = GEOTEMPO) -> str:
     """The answer that the sample's last turn asks for, in the answer grammar.
 
     Args:
         sample: Any sample.
         points: Write two interior points with every region that has them.
+        convention: How the model that learns it counts coordinates.
     """
-    frames = prompts.frames_of(sample.images)
+    frames = prompts.frames_of(sample.images, convention)
     regions = sample.target_regions
     if regions is None:
-        return prompts.fill_regions(sample.target, sample.regions, frames)
+        return prompts.fill_regions(sample.target, sample.regions, frames, convention.mode)
     prose = REGIONS.sub("", sample.target).strip()
-    return answer.format(regions, frames, prose=prose, points=points)
+    return answer.format(regions, frames, prose=prose, points=points, mode=convention.mode)
 
 
-def chat(sample: Sample, *, points: bool = False) -> prompts.Prompt:
+def chat(sample: Sample, *, points: bool = False, convention: Convention = GEOTEMPO) -> prompts.Prompt:
     """The whole conversation of a sample, answers included, as a rendered prompt."""
-    prompt = prompts.render(to_request(sample))
-    prompt.messages.append({"role": "assistant", "content": [{"type": "text", "text": target_text(sample, points=points)}]})
+    prompt = prompts.render(to_request(sample), convention)
+    text = target_text(sample, points=points, convention=convention)
+    prompt.messages.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
     return prompt
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from geotempo.data_builders import render
 from geotempo.data_builders.sample import REGION, Sample
 from geotempo.eval.predictions import digest
+from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.errors import InputError
 from geotempo.model.predictor import Predictor, Reply, Request
 from geotempo.model.records import ImageRecord
@@ -43,6 +44,10 @@ class Answerer(Protocol):
     def fingerprint(self) -> str:
         """Names the answerer exactly."""
 
+    @property
+    def convention(self) -> Convention:
+        """How its answers count coordinates."""
+
     def answer(self, items: Sequence[Item]) -> list[Reply]:
         """One reply per item, in order."""
 
@@ -58,6 +63,11 @@ class ModelAnswers:
     def name(self) -> str:
         """The predictor's name."""
         return self.predictor.name
+
+    @property
+    def convention(self) -> Convention:
+        """The predictor's convention."""
+        return self.predictor.convention
 
     def answer(self, items: Sequence[Item]) -> list[Reply]:
         """Ask the predictor.
@@ -77,10 +87,11 @@ class OracleAnswers:
 
     name: str = "oracle"
     fingerprint: str = "oracle"
+    convention: Convention = GEOTEMPO
 
     def answer(self, items: Sequence[Item]) -> list[Reply]:
         """Write each sample's true answer."""
-        return [Reply(render.target_text(item.sample, points=True), "stop") for item in items]
+        return [Reply(render.target_text(item.sample, points=True, convention=self.convention), "stop") for item in items]
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ class FixedAnswers:
 
     name: str
     texts: dict[str, str]
+    convention: Convention = GEOTEMPO
 
     @property
     def fingerprint(self) -> str:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from geotempo.data_builders.sample import REGIONS, Sample
 from geotempo.eval.metrics.text import normalise_short
 from geotempo.model import answer, prompts
+from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.records import Answer, Frame, Region, Status
 
 Value = str | float | bool | frozenset[int] | tuple[Region, ...]
@@ -88,19 +89,20 @@ def frames_of(sample: Sample) -> Sequence[Frame]:
     return prompts.frames_of(sample.images)
 
 
-def read(sample: Sample, text: str, finish_reason: str = "stop") -> Reading:
+def read(sample: Sample, text: str, finish_reason: str = "stop", convention: Convention = GEOTEMPO) -> Reading:
     """Read a raw answer to a sample's question.
 
     Args:
         sample: The sample.
         text: What the model wrote.
         finish_reason: Why it ended, `stop` or `length`.
+        convention: How the model counts coordinates.
 
     Returns:
         A reading; never raises on any text.
     """
-    kind, frames = kind_of(sample), frames_of(sample)
-    parsed = answer.parse(text, frames, finish_reason=finish_reason)
+    kind, frames = kind_of(sample), prompts.frames_of(sample.images, convention)
+    parsed = answer.parse(text, frames, mode=convention.mode, finish_reason=finish_reason)
     value = None if parsed.status in UNREADABLE else _value(kind, parsed, len(frames))
     status = Status.INVALID if value is None and parsed.status in (Status.OK, Status.REPAIRED) else parsed.status
     return Reading(kind, parsed, status, value)

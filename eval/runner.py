@@ -32,7 +32,7 @@ from geotempo.model.records import Region, time_order
 
 RUN = "run.json"
 FAILURES = "failures.jsonl"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Segmenter(Protocol):
@@ -146,7 +146,7 @@ class _Asker:
 
     def _masks(self, segmenter: Segmenter, item: Item, reply: Reply) -> list[Row]:
         """COCO masks of the answered regions, in their order."""
-        regions = read(item.sample, reply.text, reply.finish_reason).answer.regions or ()
+        regions = read(item.sample, reply.text, reply.finish_reason, self.answerer.convention).answer.regions or ()
         masks: dict[int, Mask] = {}
         order = time_order(item.request.images)
         for number in sorted({region.image for region in regions}):
@@ -170,7 +170,7 @@ def _open_run(store: Store, selection: Selection, answerer: Answerer, out: Path,
     """Write `run.json`, or compare with the one that is there; returns the identity that every line carries."""
     fixed: dict[str, Any] = {
         "format_version": FORMAT_VERSION, "data_sha256": data_hash(store), "model": answerer.name,
-        "model_fingerprint": answerer.fingerprint, "control": selection.control,
+        "model_fingerprint": answerer.fingerprint, "convention": answerer.convention.to_json(), "control": selection.control,
         "masks": segmenter_name(segmenter),
         "tasks": [task.to_json() for task in selection.tasks],
         "partial": selection.limit is not None or selection.ids is not None,

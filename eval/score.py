@@ -18,6 +18,7 @@ from geotempo.eval.predictions import PREDICTIONS, Row, digest, key_of, read_lin
 from geotempo.eval.reading import Kind, Value, read, references, true_value
 from geotempo.eval.runner import RUN, data_hash
 from geotempo.eval.scorers import METRICS, Case
+from geotempo.model.convention import Convention
 from geotempo.model.errors import InputError
 from geotempo.model.files import write_text
 from geotempo.model.geometry import Mask, bounds
@@ -57,7 +58,8 @@ def score_run(run: Path, data: Path | None = None, against: Path | None = None) 
     if data_hash(store) != record["data_sha256"]:
         raise InputError(f"{store.path} is not the store of this run (other content); name the right one with --data")
     rows = _complete(run, record)
-    tasks = [_cases(store, task, [row for row in rows if row["task"] == task["task"]]) for task in record["tasks"]]
+    convention = Convention.from_json(record["convention"])
+    tasks = [_cases(store, task, [row for row in rows if row["task"] == task["task"]], convention) for task in record["tasks"]]
     results = {
         "model": record["model"], "model_fingerprint": record["model_fingerprint"],
         "data": record["data"], "data_sha256": record["data_sha256"],
@@ -147,11 +149,11 @@ def _complete(run: Path, record: dict[str, Any]) -> list[Row]:
     return [rows[key] for key in planned]
 
 
-def _cases(store: Store, task: dict[str, Any], rows: list[Row]) -> Scored:
+def _cases(store: Store, task: dict[str, Any], rows: list[Row], convention: Convention) -> Scored:
     cases = []
     for row in tqdm(rows, desc=f"reading {task['task']}", unit="sample", leave=False):
         sample = store.by_id(row["truth"])
-        reading = read(sample, row["text"], row["finish_reason"])
+        reading = read(sample, row["text"], row["finish_reason"], convention)
         cases.append(Case(sample, reading, _masks(row)))
     return Scored(task, cases, rows)
 

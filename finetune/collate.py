@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from geotempo.finetune.dataset import IGNORE, Features
@@ -27,7 +28,9 @@ class Collator:
         """Build a batch.
 
         Returns:
-            input_ids, attention_mask, labels of shape (B, T); pixel_values (sum of images, 3, H, W) if any has images.
+            input_ids, attention_mask, labels and what else there is per token, of shape (B, T); if any sample has images,
+            what the processor gives for them, one after the other along the first axis (`pixel_values` of shape (sum of
+            images, 3, H, W) for LLaVA; (sum of patches, values) for Qwen-VL; tiles of LLaVA-NeXT padded to one number).
 
         Raises:
             InputError: A sample is longer than `max_length`.
@@ -42,7 +45,16 @@ class Collator:
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
             "labels": pad_sequence([sample["labels"] for sample in samples], batch_first=True, padding_value=IGNORE),
         }
-        pixels = [sample["pixel_values"] for sample in samples if sample["pixel_values"] is not None]
-        if pixels:
-            batch["pixel_values"] = torch.cat(pixels)
+        for key in samples[0]["tokens"]:
+            batch[key] = pad_sequence([sample["tokens"][key] for sample in samples], batch_first=True)
+        for key in dict.fromkeys(key for sample in samples for key in sample["images"]):
+            batch[key] = _joined([sample["images"][key] for sample in samples if key in sample["images"]])
         return batch
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors one after the other; where images have different numbers of tiles (axis 1), zeros fill up."""
+    if parts[0].ndim == 5:
+        most = max(part.shape[1] for part in parts)
+        parts = [functional.pad(part, (0, 0) * 3 + (0, most - part.shape[1])) for part in parts]
+    return torch.cat(list(parts))

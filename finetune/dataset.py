@@ -19,18 +19,24 @@ from geotempo.data_builders import render
 from geotempo.data_builders.store import Store
 from geotempo.finetune.augment import Augment
 from geotempo.finetune.recipe import DataSection
+from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.errors import InputError
 
 IGNORE = -100
 
 
 class Features(TypedDict):
-    """One tokenised sample: ids and labels of shape (T,), pixels (images, 3, H, W)."""
+    """One tokenised sample.
+
+    `input_ids` and `labels` have shape (T,); `tokens` holds what else the processor gives per token, each (T,); `images`
+    what it gives per image or patch, as it is (`pixel_values`, `image_sizes`, `image_grid_thw`, by family).
+    """
 
     sample_id: str
     input_ids: torch.Tensor
     labels: torch.Tensor
-    pixel_values: torch.Tensor | None
+    tokens: dict[str, torch.Tensor]
+    images: dict[str, torch.Tensor]
 
 
 def select(store: Store, section: DataSection) -> list[int]:
@@ -60,9 +66,9 @@ class Mixture(ConcatDataset[Features]):
         InputError: Nothing is left, or a named item is in none of the stores.
     """
 
-    def __init__(self, section: DataSection, processor: ProcessorMixin, seed: int) -> None:
+    def __init__(self, section: DataSection, processor: ProcessorMixin, seed: int, convention: Convention = GEOTEMPO) -> None:
         stores = [Store(Path(folder)) for folder in section.stores]
-        parts = [StoreDataset(store, select(store, section), processor, section, seed) for store in stores]
+        parts = [StoreDataset(store, select(store, section), processor, section, seed, convention) for store in stores]
         if not any(len(part) for part in parts):
             raise InputError(f"no sample of {', '.join(section.stores)} fits split {section.split!r}, tasks {section.tasks}, "
                              f"max_regions {section.max_regions}, images {'listed' if section.images else None}; "
@@ -98,7 +104,8 @@ class StoreDataset(Dataset[Features]):
     """
 
     def __init__(self, store: Store, rows: Sequence[int], processor: ProcessorMixin, section: DataSection | None = None,
-                 seed: int = 0) -> None:
+                 seed: int = 0, convention: Convention = GEOTEMPO) -> None:
+        self.convention = convention
         self.store, self.rows, self.processor, self.seed, self.epoch = store, list(rows), processor, seed, 0
         self.points = section is not None and section.points
         self.questions = section.questions if section else {}
@@ -112,7 +119,7 @@ class StoreDataset(Dataset[Features]):
         rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
         if sample.task in self.questions:
             sample = render.ask_again(sample, rng.choice(self.questions[sample.task]))
-        prompt = render.chat(sample, points=self.points)
+        prompt = render.chat(sample, points=self.points, convention=self.convention)
         if self.augment is not None:
             prompt.images[:] = self.augment(prompt.images, rng)
         return tokenize(self.processor, prompt.messages, prompt.images, sample.id)
@@ -122,7 +129,7 @@ def tokenize(processor: ProcessorMixin, messages: list[dict[str, Any]], pictures
     """Tokenise a conversation; labels are set on assistant turns only.
 
     Args:
-        processor: A LLaVA processor whose chat template marks generated spans.
+        processor: Of any base, with a chat template that marks generated spans (`checkpoints.load_checkpoint`).
         messages: Chat messages; image parts are filled with `pictures` in order.
         pictures: RGB pictures.
         sample_id: For messages.
@@ -142,5 +149,7 @@ def tokenize(processor: ProcessorMixin, messages: list[dict[str, Any]], pictures
     if not mask.any():
         raise InputError(f"sample {sample_id!r} has no supervised token; its answer is empty or the chat template of the "
                          "base lacks {% generation %} markers")
-    return {"sample_id": sample_id, "input_ids": ids, "labels": torch.where(mask, ids, IGNORE),
-            "pixel_values": encoded.get("pixel_values")}
+    rest = {key: value for key, value in encoded.items() if key not in ("input_ids", "attention_mask", "assistant_masks")}
+    per_token = {key: value[0] for key, value in rest.items() if value.shape == encoded["input_ids"].shape}
+    return {"sample_id": sample_id, "input_ids": ids, "labels": torch.where(mask, ids, IGNORE), "tokens": per_token,
+            "images": {key: value for key, value in rest.items() if key not in per_token}}

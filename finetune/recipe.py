@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from geotempo.data_builders.sample import TASKS
+from geotempo.model.bases import LORA_TARGETS
 from geotempo.model.errors import ConfigError
 
 T = TypeVar("T")
@@ -22,7 +23,6 @@ _PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (s
 SHOWN = 20  # keys that an error message lists at most
 DTYPES = ("float32", "bfloat16", "float16")
 MODULES = ("vision_tower", "projector", "language_model")
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
@@ -72,6 +72,8 @@ class ModelSection:
         freeze: Any of `MODULES`.
         learning_rates: Learning rate by module, where it differs from `train.learning_rate`.
         save_dtype: Storage type of the final checkpoint's weights, one of `DTYPES`.
+        max_pixels: Most pixels of one image as the model sees it, where the base allows a choice; None takes the base's
+            row in `geotempo.model.bases.BASES`.
     """
 
     base: str | None = None
@@ -79,6 +81,7 @@ class ModelSection:
     freeze: tuple[str, ...] = ()
     learning_rates: dict[str, float] = field(default_factory=dict)
     save_dtype: str = "float32"
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if (self.base is None) == (self.compose is None):
@@ -135,12 +138,15 @@ class LoraSection:
         alpha: Scale; the update is multiplied by alpha / r.
         dropout: Dropout on the adapter's input, 0 to 1.
         targets: Names of linear layers inside the LLM.
+        projector: Train the projector in full beside the adapters, as TEOChat did. No engine serves a projector from an
+            adapter, so the result is the merged checkpoint only.
     """
 
     r: int = 16
     alpha: int = 32
     dropout: float = 0.05
     targets: tuple[str, ...] = LORA_TARGETS
+    projector: bool = False
 
 
 @dataclass(frozen=True)

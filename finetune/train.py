@@ -17,6 +17,7 @@ from geotempo.finetune.collate import Collator
 from geotempo.finetune.dataset import Mixture
 from geotempo.finetune.recipe import LoraSection, ModelSection, Recipe, check_keys
 from geotempo.finetune.trainer import GeoTempoTrainer, freeze, last_checkpoint
+from geotempo.model.bases import base_of, convention_of, lora_modules
 from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ConfigError, MissingExtraError
@@ -46,7 +47,7 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
     args = training_arguments(recipe.train)
     set_seed(args.seed)
     model, processor = build_model(recipe.model, recipe.data.stores)
-    dataset = Mixture(recipe.data, processor, args.seed)
+    dataset = Mixture(recipe.data, processor, args.seed, convention_of(model.config, processor))
     freeze(model, recipe.model.freeze)
     trained = _add_lora(model, recipe.lora) if recipe.lora else model
     trainer = GeoTempoTrainer(
@@ -58,7 +59,8 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
     resume = None if restart else last_checkpoint(out)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if recipe.lora:
-        trained.save_pretrained(out / "adapter")
+        if not recipe.lora.projector:
+            trained.save_pretrained(out / "adapter")
         model = trained.merge_and_unload()
     save_checkpoint(model, processor, out / "final", getattr(torch, recipe.model.save_dtype))
     return out / "final"
@@ -85,7 +87,7 @@ def build_model(section: ModelSection, corpora: Sequence[str]) -> tuple[PreTrain
         corpora: Stores whose texts train the tokenizer of a tiny LLM.
     """
     if section.base is not None:
-        return load_checkpoint(section.base)
+        return load_checkpoint(section.base, max_pixels=section.max_pixels)
     assert section.compose is not None
     check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
     spec = Composition(**section.compose)
@@ -93,14 +95,15 @@ def build_model(section: ModelSection, corpora: Sequence[str]) -> tuple[PreTrain
 
 
 def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
-    """Adapters on the LLM only: vLLM silently ignores adapters on the projector."""
+    """Adapters on the LLM only: vLLM silently ignores adapters on the projector, which is trained in full or not at all."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise MissingExtraError("peft", "train", "LoRA training") from None
-    targets = rf".*language_model.*\.({'|'.join(section.targets)})"
-    config = LoraConfig(r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout, target_modules=targets,
-                        task_type="CAUSAL_LM")
+    base = base_of(model.config, str(model.config.name_or_path))
+    config = LoraConfig(r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout,
+                        target_modules=lora_modules(base, tuple(section.targets)), task_type="CAUSAL_LM",
+                        modules_to_save=[base.projector] if section.projector else None)
     return get_peft_model(model, config)
 
 

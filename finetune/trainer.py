@@ -11,16 +11,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from geotempo.finetune.dataset import Mixture
+from geotempo.model.bases import module_of
 from geotempo.model.errors import ConfigError
-
-# Module of a recipe -> part of the parameter's name.
-_NAMES = {"vision_tower": "vision_tower.", "projector": "multi_modal_projector."}
-
-
-def module_of(parameter: str) -> str:
-    """Recipe name of the module that a parameter belongs to: vision_tower, projector or language_model."""
-    return next((module for module, part in _NAMES.items() if part in parameter), "language_model")
-
 
 def freeze(model: PreTrainedModel, modules: tuple[str, ...]) -> None:
     """Exclude modules from training."""

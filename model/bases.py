@@ -24,6 +24,8 @@ class Base:
         keeps_order: Whether its own chat template leaves images where they stand between the texts. LLaVA's put all
             images first, which tears `Image 2 (2021-08-03): <image>` apart; these get an interleaving template.
         coordinates: `1000`: numbers run 0-1000; `pixels`: it natively counts pixels of the resized picture.
+        vision: Module of the vision encoder.
+        projector: Module between it and the LLM.
         lora: Where adapters go, a regular expression with {targets}: linear layers of the LLM only, since vLLM
             ignores adapters on the projector without an error and breaks on some vision towers.
         resolution: What a pixel budget changes: nothing (`fixed`), the choice of tiles (`tiles`), the size (`pixels`).
@@ -39,6 +41,8 @@ class Base:
     image_text: str
     keeps_order: bool
     coordinates: Literal["1000", "pixels"]
+    vision: str
+    projector: str
     lora: str
     resolution: Literal["fixed", "tiles", "pixels"]
     max_pixels: int | None
@@ -48,17 +52,19 @@ class Base:
 
 
 _LLM = r".*language_model\..*\.({targets})"
+_LLAVA = ("vision_tower", "multi_modal_projector", _LLM)
+_QWEN = ("visual", "visual.merger", _LLM)
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 # 448 x 448 pixels are 256 tokens of Qwen2.5-VL and 196 of Qwen3-VL: 16 images in 4,096 tokens. Qwen's own limit of 12.8
 # million pixels is 16,384 tokens for one image.
 _SEQUENCE_PIXELS = 448 * 448
 
 BASES = {row.model_type: row for row in (
-    Base("LLaVA-1.5", "llava", "<image>", False, "1000", _LLM, "fixed", None, False, False, True),
-    Base("LLaVA-NeXT", "llava_next", "<image>", False, "1000", _LLM, "tiles", None, False, False, True),
-    Base("LLaVA-OneVision", "llava_onevision", "<image>", False, "1000", _LLM, "tiles", None, True, True, True),
-    Base("Qwen2.5-VL", "qwen2_5_vl", _QWEN_IMAGE, True, "pixels", _LLM, "pixels", _SEQUENCE_PIXELS, True, False, False),
-    Base("Qwen3-VL", "qwen3_vl", _QWEN_IMAGE, True, "1000", _LLM, "pixels", _SEQUENCE_PIXELS, True, False, False),
+    Base("LLaVA-1.5", "llava", "<image>", False, "1000", *_LLAVA, "fixed", None, False, False, True),
+    Base("LLaVA-NeXT", "llava_next", "<image>", False, "1000", *_LLAVA, "tiles", None, False, False, True),
+    Base("LLaVA-OneVision", "llava_onevision", "<image>", False, "1000", *_LLAVA, "tiles", None, True, True, True),
+    Base("Qwen2.5-VL", "qwen2_5_vl", _QWEN_IMAGE, True, "pixels", *_QWEN, "pixels", _SEQUENCE_PIXELS, True, False, False),
+    Base("Qwen3-VL", "qwen3_vl", _QWEN_IMAGE, True, "1000", *_QWEN, "pixels", _SEQUENCE_PIXELS, True, False, False),
 )}
 """By `model_type`. Models that `geotempo compose` builds and imported TEOChat checkpoints are of type `llava`."""
 
@@ -78,6 +84,19 @@ def base_of(config: Any, name: str) -> Base:
         raise ModelError(f"{name!r} is a {config.model_type!r} model; an image-text model is needed, one of: {known}. "
                          "Build one with: geotempo compose")
     return BASES[config.model_type]
+
+
+def module_of(parameter: str) -> str:
+    """Which part a parameter belongs to: vision_tower, projector or language_model.
+
+    Args:
+        parameter: Its name in any model of `BASES`, as `named_parameters` gives it, also inside a PEFT wrapper.
+    """
+    inside = f".{parameter}"
+    # LLaVA-NeXT's and OneVision's image_newline is learned with the projector.
+    if ".image_newline" in inside or any(f".{base.projector}." in inside for base in BASES.values()):
+        return "projector"
+    return "vision_tower" if any(f".{base.vision}." in inside for base in BASES.values()) else "language_model"
 
 
 def lora_modules(base: Base, targets: tuple[str, ...] = LORA_TARGETS) -> str:

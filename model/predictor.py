@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from geotempo.model.convention import Convention
 from geotempo.model.records import ImageRecord, Region
 
 
@@ -38,6 +39,10 @@ class Predictor(Protocol):
     @property
     def name(self) -> str:
         """Name or folder of the model, for reports."""
+
+    @property
+    def convention(self) -> Convention:
+        """How the model counts coordinates; its answers are read with it."""
 
     def predict(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer each request, greedily and in order."""

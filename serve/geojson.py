@@ -13,12 +13,12 @@ import shapely
 from shapely.geometry.polygon import orient
 
 from geotempo.model.geo import Georeference, SurfaceShape, geodesic_area, pixel_shape, to_lonlat
-from geotempo.model.geometry import Box, Geometry, Mask, Polygon, RotatedBox, bounds, rasterize
+from geotempo.model.geometry import Box, Geometry, GridMask, Mask, Polygon, RotatedBox, bounds, rasterize
 from geotempo.model.records import Region
 from geotempo.serve.job import Outcome
 
 _DECIMALS = 9  # of a degree: 0.1 mm
-_SOURCES: dict[type, str] = {Box: "box", RotatedBox: "rotated box", Polygon: "polygon", Mask: "mask"}
+_SOURCES: dict[type, str] = {Box: "box", RotatedBox: "rotated box", Polygon: "polygon", Mask: "mask", GridMask: "grid"}
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def _image_facts(outcome: Outcome, number: int) -> dict[str, Any]:
     """Acquisition number, request index, date and file."""
     index = outcome.order.index_of(number)
     date = outcome.stack.images[index].date
-    return {"image": number, "request_index": index, "date": str(date) if date else None,
+    return {"image": number, "request_index": outcome.stack.requested[index], "date": str(date) if date else None,
             "file": outcome.stack.files[index]}
 
 
 def _stretch_text(outcome: Outcome, index: int) -> str:
     """The stretch in words, with the bands of one image."""
-    return outcome.stack.stretch.describe(outcome.stack.bands[index])
+    return outcome.stack.stretches[index].describe(outcome.stack.bands[index])
 
 
 def facts_of(outcome: Outcome, found: list[Feature]) -> dict[str, Any]:
@@ -95,7 +95,8 @@ def facts_of(outcome: Outcome, found: list[Feature]) -> dict[str, Any]:
     acquisitions = []
     for index in outcome.order.order:
         facts = _image_facts(outcome, outcome.order.numbers[index])
-        facts |= {"request_index": index, "file": stack.files[index], "bands": list(stack.bands[index])}
+        facts |= {"request_index": stack.requested[index], "file": stack.files[index], "view": stack.images[index].view,
+                  "bands": list(stack.bands[index])}
         acquisitions.append(facts)
     named = outcome.named_images
     return {
@@ -105,8 +106,8 @@ def facts_of(outcome: Outcome, found: list[Feature]) -> dict[str, Any]:
         "images_named": None if named is None else [_image_facts(outcome, number) for number in named],
         "acquisitions": acquisitions, "order_assumed": outcome.order.assumed,
         "coordinates": "longitude, latitude (WGS 84)" if place else "pixels",
-        "crs": place.crs if place else None, "stretch": _stretch_text(outcome, outcome.order.order[0]),
-        "width": stack.grid.width, "height": stack.grid.height, "notes": list(stack.notes),
+        "crs": place.crs if place else None, "stretch": "; ".join(dict.fromkeys(_stretch_text(outcome, index) for index in outcome.order.order)),
+        "width": stack.grid.width, "height": stack.grid.height, "notes": [*stack.notes, *outcome.notes],
     }
 
 

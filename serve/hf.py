@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from geotempo.model import budget
+from geotempo.model.bases import convention_of
 from geotempo.model.checkpoints import load_checkpoint
-from geotempo.model.errors import InputError
 from geotempo.model.predictor import Reply, Request
 from geotempo.model.prompts import render
 
@@ -18,15 +19,20 @@ class HFPredictor:
     Args:
         model: Folder or hub name of an image-text model.
         device: Torch device; by default the GPU if there is one.
+        max_pixels: Most pixels of one image as the model sees it, where the base allows a choice.
+
+    Raises:
+        ModelError: The checkpoint cannot be loaded.
     """
 
-    def __init__(self, model: str | Path, device: str | None = None) -> None:
+    def __init__(self, model: str | Path, device: str | None = None, max_pixels: int | None = None) -> None:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.name = str(model)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded, self.processor = load_checkpoint(model)
+        loaded, self.processor = load_checkpoint(model, max_pixels=max_pixels)
         self.model = loaded.to(self.device)
+        self.convention = convention_of(loaded.config, self.processor)
 
     @torch.inference_mode()
     def predict(self, requests: Sequence[Request]) -> list[Reply]:
@@ -36,12 +42,12 @@ class HFPredictor:
         so an answer would depend on its neighbours.
 
         Raises:
-            InputError: An image cannot be read, or the prompt leaves no room for an answer.
+            InputError: An image cannot be read, or prompt and answer are longer than the model takes.
         """
         return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Reply:
-        prompt = render(request)
+        prompt = render(request, self.convention)
         shown = iter(prompt.images)
         for part in prompt.messages[0]["content"]:
             if part["type"] == "image":
@@ -50,11 +56,10 @@ class HFPredictor:
             prompt.messages, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
         ).to(self.device)
         length = inputs["input_ids"].shape[1]
-        limit = self.model.config.text_config.max_position_embeddings
-        if length >= limit:
-            raise InputError(f"the prompt has {length} tokens, the model takes {limit}; give fewer images or a shorter question")
-        budget = min(request.max_new_tokens, limit - length)
-        ids = self.model.generate(**inputs, max_new_tokens=budget, do_sample=False)[0, length:]
+        budget.measure(self.processor, inputs["input_ids"][0].tolist(), self.model.config.image_token_id,
+                       [picture.size for picture in prompt.images], request.max_new_tokens,
+                       self.model.config.text_config.max_position_embeddings).require()
+        ids = self.model.generate(**inputs, max_new_tokens=request.max_new_tokens, do_sample=False)[0, length:]
         stops = self.model.generation_config.eos_token_id
         ended = any(token in (stops if isinstance(stops, list) else [stops]) for token in ids.tolist())
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

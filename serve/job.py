@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from geotempo.model.answer import parse, parse_images
+from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Box, Mask, rasterize
+from geotempo.model.geometry import Box, Mask, bounds, rasterize
 from geotempo.model.predictor import Predictor, Request
 from geotempo.model.prompts import frames_of
 from geotempo.model.raster import Stack
@@ -41,6 +42,8 @@ class Outcome:
         answer: What came back; regions that the images cannot show are marked as not assessable.
         masks: One per region where masks were asked for, else None.
         asked: Regions that the question speaks of.
+        convention: How the model counts coordinates.
+        notes: What a user should know of how the images were shown to the model, one sentence each.
     """
 
     stack: Stack
@@ -51,6 +54,8 @@ class Outcome:
     answer: Answer
     masks: tuple[Mask, ...] | None = None
     asked: tuple[Region, ...] = ()
+    convention: Convention = GEOTEMPO
+    notes: tuple[str, ...] = ()
 
     @property
     def question_for_people(self) -> str:
@@ -105,8 +110,10 @@ def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = No
     task, question = question_for(task, prompt, max(order.numbers))
     _check_regions(regions, question, max(order.numbers))
     reply = predictor.predict([Request(stack.images, question, tuple(regions), max_new_tokens)])[0]
-    answer = parse(reply.text, frames_of(stack.images), finish_reason=reply.finish_reason)
-    outcome = Outcome(stack, order, task, question, predictor.name, answer, asked=tuple(regions))
+    convention = predictor.convention
+    answer = parse(reply.text, frames_of(stack.images, convention), mode=convention.mode, finish_reason=reply.finish_reason)
+    outcome = Outcome(stack, order, task, question, predictor.name, answer, asked=tuple(regions), convention=convention,
+                      notes=_crop_notes(stack, convention))
     if answer.regions is not None:
         marked = tuple(_judged(outcome, region) for region in answer.regions)
         outcome = replace(outcome, answer=replace(answer, regions=marked))
@@ -140,25 +147,44 @@ def parse_region(text: str) -> Region:
         raise InputError(f"{text!r} is no region; write IMAGE:x1,y1,x2,y2 in pixels, e.g. 2:10,20,64,80") from None
 
 
+def _crop_notes(stack: Stack, convention: Convention) -> tuple[str, ...]:
+    """A warning where the model sees less than the whole image."""
+    width, height = stack.grid.width, stack.grid.height
+    seen = convention.seen(width, height)
+    if seen.area == width * height:
+        return ()
+    return (f"the model sees only the centre crop of {seen.x2 - seen.x1:g} x {seen.y2 - seen.y1:g} of {width} x {height} pixels "
+            "(TEOChat's own preparation), so boxes outside of it cannot be right; give square images",)
+
+
 def _judged(outcome: Outcome, region: Region) -> Region:
-    """The region, marked where an image that it speaks of holds no data there."""
+    """The region, marked where the model could not see it or an image that it speaks of holds no data there."""
+    image, box = outcome.image(region.image), bounds(region.geometry)
+    seen = outcome.convention.seen(image.width, image.height)
+    if box.x1 < seen.x1 - 1 or box.y1 < seen.y1 - 1 or box.x2 > seen.x2 + 1 or box.y2 > seen.y2 + 1:
+        return replace(region, assessable=False, reason="outside the centre crop that the model saw")
     numbers = [region.image]
     if outcome.task in CHANGE_TASKS and region.image > 1:
         numbers.append(region.image - 1)
     for number in numbers:
-        share = _empty_share(outcome.image(number), region)
+        missing = _missing(outcome, outcome.order.index_of(number), region)
+        share = missing["cloud"] + missing["nodata"]
         if share > NO_DATA_SHARE:
-            reason = f"nodata: {100 * share:.0f} % of the region's pixels in Image {number} hold no data"
+            reason, what = ("cloud", "are hidden by cloud or its shadow") if missing["cloud"] > missing["nodata"] else (
+                "nodata", "hold no data")
+            reason += f": {100 * share:.0f} % of the region's pixels in Image {number} {what}"
             return replace(region, assessable=False, reason=reason)
     return region
 
 
-def _empty_share(image: ImageRecord, region: Region) -> float:
-    """Share of a region's pixels that hold no data in an image, 0 to 1."""
-    if image.valid is None:
-        return 0.0
+def _missing(outcome: Outcome, index: int, region: Region) -> dict[str, float]:
+    """Shares of a region's pixels, 0 to 1, that cloud hides and that hold no data, in one image."""
+    image, cloud = outcome.stack.images[index], outcome.stack.clouds[index]
     inside = rasterize(region.geometry, image.height, image.width)
-    return float(1 - image.valid.to_array()[inside].mean()) if inside.any() else 0.0
+    if image.valid is None or not inside.any():
+        return {"cloud": 0.0, "nodata": 0.0}
+    hidden = float(cloud.to_array()[inside].mean()) if cloud else 0.0
+    return {"cloud": hidden, "nodata": float(1 - image.valid.to_array()[inside].mean()) - hidden}
 
 
 def _segment(outcome: Outcome, segmenter: Callable[[], MaskMaker]) -> tuple[Mask, ...]:

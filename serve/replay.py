@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from geotempo.model.convention import GEOTEMPO
 from geotempo.model.errors import InputError
 from geotempo.model.predictor import Reply, Request
 
@@ -18,6 +19,7 @@ class ReplayPredictor:
     def __init__(self, text: str, name: str = "replay") -> None:
         self.text = text
         self.name = name
+        self.convention = GEOTEMPO
 
     @classmethod
     def from_file(cls, path: Path) -> "ReplayPredictor":

@@ -29,7 +29,7 @@ def test_only_the_answer_is_supervised(store: Path, processor) -> None:
         supervised = item["labels"] != IGNORE
         assert torch.equal(item["labels"][supervised], item["input_ids"][supervised])
         assert processor.tokenizer.decode(item["input_ids"][supervised]) == target_text(opened[index]) + "</s>"
-        assert item["pixel_values"].shape == (2, 3, 64, 64)
+        assert item["images"]["pixel_values"].shape == (2, 3, 64, 64)
 
 
 def test_items_are_pure_functions_of_seed_epoch_and_index(store: Path, processor) -> None:
@@ -37,11 +37,11 @@ def test_items_are_pure_functions_of_seed_epoch_and_index(store: Path, processor
     section = DataSection(str(store), augment={"brightness": 0.2, "flicker": 0.05, "contrast": 0.1, "jpeg": (50, 90)})
     one, two = (StoreDataset(opened, [0, 1, 2], processor, section, seed=3) for _ in range(2))
     for _ in range(2):
-        assert torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
+        assert torch.equal(one[1]["images"]["pixel_values"], two[1]["images"]["pixel_values"])
     two.epoch = 1
-    assert not torch.equal(one[1]["pixel_values"], two[1]["pixel_values"])
+    assert not torch.equal(one[1]["images"]["pixel_values"], two[1]["images"]["pixel_values"])
     plain = StoreDataset(opened, [0, 1, 2], processor)
-    assert not torch.equal(one[1]["pixel_values"], plain[1]["pixel_values"])
+    assert not torch.equal(one[1]["images"]["pixel_values"], plain[1]["images"]["pixel_values"])
 
 
 def test_questions_are_drawn_anew_each_epoch(store: Path, processor) -> None:
