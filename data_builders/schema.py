@@ -15,7 +15,7 @@ import pyarrow as pa
 from geotempo.data_builders.sample import Message, Sample
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Box, Geometry, Mask, Point, Polygon, RotatedBox, bounds
+from geotempo.model.geometry import Box, Geometry, GridMask, Mask, Point, Polygon, RotatedBox, bounds
 from geotempo.model.records import ImageRecord, Region
 
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ def dumps(value: object) -> str:
 
 
 def geometry_to_json(geometry: Geometry) -> str:
-    """A geometry as JSON; the `type` key is box, rotated_box, polygon or mask (COCO RLE). Coordinates in pixels."""
+    """A geometry as JSON; the `type` key is box, rotated_box, polygon, mask (COCO RLE) or grid. Coordinates in pixels."""
     match geometry:
         case Box():
             value: Row = {"type": "box", "bbox": geometry.as_tuple()}
@@ -64,6 +64,9 @@ def geometry_to_json(geometry: Geometry) -> str:
             value = {"type": "polygon", "exterior": geometry.exterior, "holes": geometry.holes}
         case Mask():
             value = {"type": "mask", **geometry.to_coco()}
+        case GridMask():
+            rows = ["".join("01"[cell] for cell in row) for row in geometry.cells]
+            value = {"type": "grid", "bbox": geometry.box.as_tuple(), "rows": rows}
     return dumps(value)
 
 
@@ -84,8 +87,10 @@ def geometry_from_json(text: str) -> Geometry:
                 return Polygon(_ring(value["exterior"]), tuple(_ring(hole) for hole in value["holes"]))
             case "mask":
                 return Mask(value["size"][0], value["size"][1], value["counts"])
+            case "grid":
+                return GridMask(Box(*value["bbox"]), tuple(tuple(bool(int(cell)) for cell in row) for row in value["rows"]))
             case other:
-                raise InputError(f"unknown geometry type {other!r}; allowed: box, rotated_box, polygon, mask")
+                raise InputError(f"unknown geometry type {other!r}; allowed: box, rotated_box, polygon, mask, grid")
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{text[:80]!r} is no stored geometry ({error!r})") from None
 

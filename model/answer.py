@@ -5,7 +5,7 @@ Plain tokens, nothing added to a vocabulary:
 - prose, a label, yes or no, a number: as they are;
 - regions: a compact JSON list, `[{"image":2,"bbox_2d":[x1,y1,x2,y2],"label":"new building"}]`, integers 0-1000 of the
   frame's span (or 0 to another `Frame.grid`, where a base model natively counts otherwise), in the order image, top edge, left edge; `"points":[[x,y],[x,y]]` follows the box when masks are
-  wanted; a region without a label has no `label` key; `[]` says that nothing matches;
+  wanted, and `"grid":"..."` where the region is an area (`geotempo.model.answer_cells`); a region without a label has no `label` key; `[]` says that nothing matches;
 - both: the sentence, a newline, the list;
 - time: `Image k`, acquisitions counted in time order from 1;
 - `teochat` mode, for TEOChat (Irvin et al. 2024) and its benchmarks: `[x1, y1, x2, y2]`, integers 0-100, several
@@ -20,8 +20,7 @@ so no label can break the list, a line of a file, or smuggle in a special token.
 import re
 from collections.abc import Iterable, Sequence
 
-import shapely
-
+from geotempo.model.answer_cells import GRID_CELLS, Cells
 from geotempo.model.answer_grid import (
     TEOCHAT_GRID,
     Item,
@@ -36,11 +35,11 @@ from geotempo.model.answer_grid import (
 from geotempo.model.answer_parse import holds_regions, parse
 from geotempo.model.answer_schema import MAX_REGIONS, ebnf, json_schema, regex
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Box, Mask, Point, bounds, to_shape
+from geotempo.model.geometry import Point, area, bounds
 from geotempo.model.records import GRID, Frame, Region
 
 __all__ = [
-    "GRID", "MAX_REGIONS", "TEOCHAT_GRID", "Mode", "ebnf", "format", "format_images", "format_region", "json_schema",
+    "GRID", "GRID_CELLS", "MAX_REGIONS", "TEOCHAT_GRID", "Mode", "ebnf", "format", "format_images", "format_region", "json_schema",
     "lossy_form", "parse", "parse_images", "parse_number", "parse_yes_no", "regex", "select",
 ]
 
@@ -64,7 +63,7 @@ _ALONE = re.compile(r"\b(yes|no)\b(?=[\"'*)]*\s*(?:[,.;:!?\n]|$))", re.IGNORECAS
 
 
 def format(regions: Sequence[Region], frames: Sequence[Frame], *, prose: str = "", points: bool = False,
-           mode: Mode = "geotempo") -> str:
+           grids: bool = False, mode: Mode = "geotempo") -> str:
     r"""Write regions, and perhaps a sentence before them, as an answer.
 
     Boxes are rounded outward, at least one cell wide and high, and clipped to the image. Other geometries are written
@@ -75,6 +74,7 @@ def format(regions: Sequence[Region], frames: Sequence[Frame], *, prose: str = "
         frames: `frames[k - 1]` belongs to acquisition k.
         prose: Put before the list, with a newline between.
         points: Write two interior points per region, where it has any (see `lossy_form`).
+        grids: Write which cells of its box are inside, for every region that is more than a box.
         mode: `teochat` writes boxes only; without regions it writes the prose alone, as TEOChat's answers do.
 
     Returns:
@@ -91,7 +91,8 @@ def format(regions: Sequence[Region], frames: Sequence[Frame], *, prose: str = "
                              "as found; leave it out or say so in the prose")
     if prose and holds_regions(prose, mode):
         raise InputError(f"the prose {prose[:60]!r} could be read as a list of regions; take the brackets out")
-    items = sorted((to_item(region, frames, points and mode == "geotempo") for region in regions), key=_sort_key)
+    own = mode == "geotempo"
+    items = sorted((to_item(region, frames, points and own, grids and own) for region in regions), key=_sort_key)
     if prose and mode == "teochat" and not items:
         return prose
     written = write_list(items, mode)
@@ -102,7 +103,7 @@ def format_region(region: Region, frames: Sequence[Frame], mode: Mode = "geotemp
     """Write one region for use inside a question.
 
     Args:
-        region: Any geometry; written as its bounding box, without label and points.
+        region: Any geometry; written as its bounding box, without label, points and grid.
         frames: `frames[k - 1]` belongs to acquisition k.
         mode: Which grammar.
 
@@ -112,34 +113,39 @@ def format_region(region: Region, frames: Sequence[Frame], mode: Mode = "geotemp
     Raises:
         InputError: The region is on an image that is not there, or outside it.
     """
-    item = to_item(region, in_mode(frames, mode), points=False)
+    item = to_item(region, in_mode(frames, mode), points=False, grids=False)
     return write_list([item], mode) if mode == "teochat" else write_item(Item(item.image, item.box))
 
 
-def lossy_form(region: Region, frames: Sequence[Frame], *, points: bool = True, mode: Mode = "geotempo") -> Region:
+def lossy_form(region: Region, frames: Sequence[Frame], *, points: bool = True, grids: bool = False,
+               mode: Mode = "geotempo") -> Region:
     """What remains of a region after it was written and read: the declared loss of the grammar.
 
     - `Box`: its bounding box rounded outward to the frame's grid (1/1000 by default, in `teochat` mode 1/100, of the span).
     - `RotatedBox`, `Polygon`: the same of their bounding box, and two points inside them.
     - `Mask`: the same, and the region's points, or `geometry.interior_points` where it has none.
+    - with `grids`, all of these but `Box` become a `GridMask`: that box in 16 x 16 cells, a cell inside where at least
+      half of it was. What fills no cell by half stays a box. A `GridMask` that was read comes back as it is.
 
     A point moves to the nearest grid node inside the geometry; where no node is inside, the points are left out. In
-    `teochat` mode label and points are lost, and the region comes back on the latest acquisition.
+    `teochat` mode label, points and grid are lost, and the region comes back on the latest acquisition.
 
     Args:
         region: Any geometry.
         frames: `frames[k - 1]` belongs to acquisition k.
         points: Whether points are written.
+        grids: Whether grids are written.
         mode: Which grammar.
 
     Returns:
-        The region that `parse(format([region], frames, points=points, mode=mode), frames, mode=mode)` holds.
+        The region that `parse(format([region], frames, points=points, grids=grids, mode=mode), frames, mode=mode)` holds.
 
     Raises:
         InputError: The region is on an image that is not there, or outside it.
     """
     frames = in_mode(frames, mode)
-    item = to_item(region, frames, points and mode == "geotempo")
+    own = mode == "geotempo"
+    item = to_item(region, frames, points and own, grids and own)
     if mode == "teochat":
         item = Item(len(frames), item.box)
     return to_region(item, frame_of(item.image, frames))
@@ -166,7 +172,7 @@ def select(regions: Sequence[Region], max_regions: int = MAX_REGIONS) -> tuple[t
 
     def rank(index: int) -> tuple[float, int, float, float, int]:
         box = bounds(regions[index].geometry)
-        return -_area(regions[index]), regions[index].image, box.y1, box.x1, index
+        return -area(regions[index].geometry), regions[index].image, box.y1, box.x1, index
 
     kept = sorted(sorted(range(len(regions)), key=rank)[:max_regions])
     return tuple(regions[i] for i in kept), len(regions) - max_regions
@@ -259,14 +265,6 @@ def parse_yes_no(text: str) -> bool | None:
     return said == {"yes"} if len(said) == 1 else None
 
 
-def _sort_key(item: Item) -> tuple[tuple[float, ...], str, tuple[Point, ...]]:
+def _sort_key(item: Item) -> tuple[tuple[float, ...], str, tuple[Point, ...], Cells]:
     """Image, top, left; then everything else, so that the text does not depend on the order given."""
-    return (*item.order, *item.box), item.label, item.points or ()
-
-
-def _area(region: Region) -> float:
-    """Square pixels of a region's geometry."""
-    geometry = region.geometry
-    if isinstance(geometry, Mask):
-        return float(geometry.to_array().sum())
-    return geometry.area if isinstance(geometry, Box) else float(shapely.area(to_shape(geometry)))
+    return (*item.order, *item.box), item.label, item.points or (), item.grid or ()

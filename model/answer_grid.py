@@ -15,8 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from geotempo.model.answer_cells import Cells, to_cells, write_cells
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import BoolArray, Box, Geometry, Mask, Point, bounds, interior_points, rasterize, to_shape
+from geotempo.model.geometry import (
+    BoolArray,
+    Box,
+    Geometry,
+    GridMask,
+    Mask,
+    Point,
+    bounds,
+    interior_points,
+    rasterize,
+    to_shape,
+)
 from geotempo.model.records import Frame, Region
 
 TEOCHAT_GRID = 100
@@ -26,8 +38,8 @@ Mode = Literal["geotempo", "teochat"]
 
 Inside = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], BoolArray]
 
-# A number that came from the grid must go back to the same number; division leaves it off by a few 1e-13.
-_FUZZ = 1e-6
+FUZZ = 1e-6
+"""Cells by which numbers may be off: division leaves a number that came from the grid off by a few 1e-13."""
 
 # What a label may not hold as it is. Beside what JSON asks for: C1 controls, the line separators that split text
 # files, lone surrogates that no UTF-8 file can hold, and "<", which opens every special token ("</s>", "<image>").
@@ -44,12 +56,14 @@ class Item:
         box: x1, y1, x2, y2 in cells.
         label: Unescaped.
         points: Two points in cells, or None.
+        grid: Which parts of the box are inside, or None.
     """
 
     image: int
     box: tuple[float, float, float, float]
     label: str = ""
     points: tuple[Point, Point] | None = None
+    grid: Cells | None = None
 
     @property
     def order(self) -> tuple[float, float, float]:
@@ -70,10 +84,13 @@ def in_mode(frames: Sequence[Frame], mode: Mode) -> tuple[Frame, ...]:
 
 def limits(frame: Frame) -> tuple[int, int]:
     """Last grid lines (x, y) that a box on this image may use; less than `grid` where the image is letterboxed."""
-    grid = frame.grid
-    across, down = (max(1, min(grid, ceil(size * grid / span - _FUZZ)))
-                    for size, span in zip((frame.width, frame.height), frame.span, strict=True))
+    across, down = (max(1, min(frame.grid, ceil(end - FUZZ))) for end in ends(frame))
     return across, down
+
+
+def ends(frame: Frame) -> tuple[float, float]:
+    """Where the image ends, in cells (x, y)."""
+    return frame.width * frame.grid / frame.span[0], frame.height * frame.grid / frame.span[1]
 
 
 def frame_of(image: int, frames: Sequence[Frame]) -> Frame:
@@ -87,13 +104,14 @@ def frame_of(image: int, frames: Sequence[Frame]) -> Frame:
     return frames[image - 1]
 
 
-def to_item(region: Region, frames: Sequence[Frame], points: bool) -> Item:
-    """Put a region on the grid: its bounding box rounded outward, its points on nodes inside it.
+def to_item(region: Region, frames: Sequence[Frame], points: bool, grids: bool) -> Item:
+    """Put a region on the grid: its bounding box rounded outward, its points on nodes inside it, its shape as cells.
 
     Args:
         region: Any geometry; boxes that reach over the image's edge are clipped.
         frames: One per acquisition, in the cells to write (`in_mode`).
         points: Whether two interior points are wanted.
+        grids: Whether the cells of its box that are inside are wanted.
 
     Raises:
         InputError: The image number has no frame, the region lies outside its image, or its mask has another size.
@@ -111,7 +129,8 @@ def to_item(region: Region, frames: Sequence[Frame], points: bool) -> Item:
     y1, y2 = _side(box.y1, box.y2, frame.height, frame.span[1], frame.grid)
     cells = (x1, y1, x2, y2)
     nodes = _nodes(region, frame, cells) if points else None
-    return Item(region.image, cells, _whole(region.label), nodes)
+    grid = to_cells(geometry, _pixel_box(cells, frame)) if grids else None
+    return Item(region.image, cells, _whole(region.label), nodes, grid)
 
 
 def to_region(item: Item, frame: Frame) -> Region:
@@ -121,21 +140,18 @@ def to_region(item: Item, frame: Frame) -> Region:
         item: Its box must overlap the image.
         frame: Of the item's acquisition, in the cells of the item.
     """
-
-    def pixel(point: Point) -> Point:
-        return (min(max(point[0] * frame.span[0] / frame.grid, 0.0), float(frame.width)),
-                min(max(point[1] * frame.span[1] / frame.grid, 0.0), float(frame.height)))
-
-    (x1, y1), (x2, y2) = pixel(item.box[:2]), pixel(item.box[2:])
-    points = (pixel(item.points[0]), pixel(item.points[1])) if item.points else None
-    return Region(item.image, Box(x1, y1, x2, y2), item.label, points)
+    box = _pixel_box(item.box, frame)
+    points = (_pixel(item.points[0], frame), _pixel(item.points[1], frame)) if item.points else None
+    return Region(item.image, GridMask(box, item.grid) if item.grid else box, item.label, points)
 
 
 def write_item(item: Item) -> str:
-    """One item as compact JSON: image, bbox_2d, then points and label where there are any."""
+    """One item as compact JSON: image, bbox_2d, then points, grid and label where there are any."""
     text = f'{{"image":{item.image},"bbox_2d":{_numbers(item.box)}'
     if item.points:
         text += f',"points":[{_numbers(item.points[0])},{_numbers(item.points[1])}]'
+    if item.grid:
+        text += f',"grid":"{write_cells(item.grid)}"'
     if item.label:
         text += f',"label":"{escape(item.label)}"'
     return text + "}"
@@ -170,18 +186,29 @@ def _numbers(values: Sequence[float], separator: str = ",") -> str:
 
 def _side(low: float, high: float, size: int, span: float, grid: int) -> tuple[int, int]:
     """One axis of a box on the grid: clipped to the image, rounded outward, at least one cell long."""
-    limit = max(1, min(grid, ceil(size * grid / span - _FUZZ)))
-    first = min(floor(max(low, 0.0) * grid / span + _FUZZ), limit - 1)
-    last = min(ceil(min(high, float(size)) * grid / span - _FUZZ), limit)
+    limit = max(1, min(grid, ceil(size * grid / span - FUZZ)))
+    first = min(floor(max(low, 0.0) * grid / span + FUZZ), limit - 1)
+    last = min(ceil(min(high, float(size)) * grid / span - FUZZ), limit)
     return first, max(last, first + 1)
+
+
+def _pixel(point: Point, frame: Frame) -> Point:
+    """A point in cells as pixels, moved to the image's edge where it lies beyond."""
+    return (min(max(point[0] * frame.span[0] / frame.grid, 0.0), float(frame.width)),
+            min(max(point[1] * frame.span[1] / frame.grid, 0.0), float(frame.height)))
+
+
+def _pixel_box(cells: tuple[float, float, float, float], frame: Frame) -> Box:
+    """A box in cells as pixels, clipped to the image."""
+    return Box(*_pixel(cells[:2], frame), *_pixel(cells[2:], frame))
 
 
 def _nodes(region: Region, frame: Frame, cells: tuple[int, int, int, int]) -> tuple[Point, Point] | None:
     """Two grid nodes inside a region, nearest to its points; None where no node lies inside it."""
     geometry, points = region.geometry, region.points
     if points is None:
-        if isinstance(geometry, Box):
-            return None  # a box does not know what of it is the object
+        if isinstance(geometry, Box | GridMask):
+            return None  # a box does not know what of it is the object, a grid only knows it roughly
         mask = rasterize(geometry, frame.height, frame.width)
         if not mask.any():
             return None
@@ -189,7 +216,7 @@ def _nodes(region: Region, frame: Frame, cells: tuple[int, int, int, int]) -> tu
     if not all(isfinite(value) for point in points for value in point):
         raise InputError(f"the points {points} of a region on image {region.image} are no finite numbers")
     scale = (frame.span[0] / frame.grid, frame.span[1] / frame.grid)
-    if isinstance(geometry, Box) and any(_beyond(point, cells, scale) for point in points):
+    if isinstance(geometry, Box | GridMask) and any(_beyond(point, cells, scale) for point in points):
         return None
     inside = _inside(geometry)
     first, second = (_snap(point, inside, cells, frame) for point in points)
@@ -203,8 +230,11 @@ def _beyond(point: Point, cells: tuple[int, int, int, int], scale: tuple[float, 
 
 
 def _inside(geometry: Geometry) -> Inside:
-    """A test of which pixel coordinates lie inside a geometry. A box takes everything: its cells bound the search."""
-    if isinstance(geometry, Box):
+    """A test of which pixel coordinates lie inside a geometry.
+
+    A box takes everything: its cells bound the search. So does a grid, which is coarser than the points given with it.
+    """
+    if isinstance(geometry, Box | GridMask):
         return lambda xs, ys: np.ones(xs.shape, dtype=np.bool_)
     if not isinstance(geometry, Mask):
         shape = to_shape(geometry)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any
 
-from geotempo.model.answer_grid import Item, limits
-from geotempo.model.geometry import Point
+from geotempo.model.answer_cells import COLUMNS, GRID_CELLS, Cells, Run, from_runs, to_cells
+from geotempo.model.answer_grid import FUZZ, Item, ends, limits
+from geotempo.model.geometry import Box, GridMask, Point
 from geotempo.model.records import Frame
 
 _DECIMAL = re.compile(r"[+-]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][+-]?\d{1,4})?", re.ASCII)
 
-_KEYS = ("image", "bbox_2d", "points", "label")
+_KEYS = ("image", "bbox_2d", "points", "grid", "label")
+_FAR = 1e6  # cells; far beyond every image
 _MAX_NOTES = 16  # kinds of repair that are spelled out; hostile text can hold any number
 
 UNREADABLE = "a region could not be read and is left out"
@@ -110,7 +112,7 @@ def read_item(fields: dict[str, Any], frames: Sequence[Frame], notes: Notes) -> 
     box = read_box(numbers, frame, notes)
     if box is None:
         return None
-    return Item(image, box, _label(fields, notes), _points(fields, box, notes))
+    return Item(image, box, _label(fields, notes), _points(fields, box, notes), _grid(fields, numbers, box, notes))
 
 
 def _image(fields: dict[str, Any], count: int, notes: Notes) -> int | None:
@@ -149,18 +151,18 @@ def read_numbers(value: Any, count: int, notes: Notes) -> list[float] | None:
 def read_box(numbers: list[float], frame: Frame, notes: Notes) -> tuple[float, float, float, float] | None:
     """A box in cells from four numbers: corners put in order, clipped to the image, one cell wide and high at least."""
     x1, y1, x2, y2 = numbers
-    limit = limits(frame)
+    limit, end = limits(frame), ends(frame)
     if x1 > x2 or y1 > y2:
         notes.add("swapped corners of a box were put in order")
         x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
-    if x1 == x2 or y1 == y2:
+    if x2 - x1 < FUZZ or y2 - y1 < FUZZ:
         notes.add("a box without width or height was made one cell wide or high")
         x1, x2 = _widen(x1, x2, frame.grid)
         y1, y2 = _widen(y1, y2, frame.grid)
+    if x2 < FUZZ or y2 < FUZZ or x1 > end[0] - FUZZ or y1 > end[1] - FUZZ:
+        notes.add("a box outside its image is left out")
+        return None
     if x1 < 0 or y1 < 0 or x2 > limit[0] or y2 > limit[1]:
-        if x2 <= 0 or y2 <= 0 or x1 >= limit[0] or y1 >= limit[1]:
-            notes.add("a box outside its image is left out")
-            return None
         notes.add("a box was clipped to its image")
         x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, limit[0]), min(y2, limit[1])
     return x1, y1, x2, y2
@@ -168,9 +170,9 @@ def read_box(numbers: list[float], frame: Frame, notes: Notes) -> tuple[float, f
 
 def _widen(low: float, high: float, grid: int) -> tuple[float, float]:
     """One axis of a box, a cell long where it had no length, within the grid if it began there."""
-    if low != high:
+    if high - low >= FUZZ:
         return low, high
-    return (low - 1, low) if low == grid else (low, low + 1)
+    return (low - 1, low) if low > grid - FUZZ else (low, low + 1)
 
 
 def _points(fields: dict[str, Any], box: tuple[float, float, float, float], notes: Notes) -> tuple[Point, Point] | None:
@@ -187,6 +189,53 @@ def _points(fields: dict[str, Any], box: tuple[float, float, float, float], note
         notes.add("points outside their box are left out")
         return None
     return points[0], points[1]
+
+
+def _grid(fields: dict[str, Any], written: list[float], box: tuple[float, float, float, float], notes: Notes) -> Cells | None:
+    """The cells of a grid inside the box as it was read; None, and a note, where there are none."""
+    if "grid" not in fields:
+        return None
+    if not isinstance(fields["grid"], str):
+        notes.add("a grid that is no text is left out")
+        return None
+    cells = _recut(_cells(fields["grid"], notes), written, box)
+    if cells is None or not any(map(any, cells)):
+        notes.add("a grid without a full cell is left out")
+        return None
+    return cells
+
+
+def _cells(text: str, notes: Notes) -> Cells:
+    """The sixteen rows of a grid; missing ones are empty, surplus ones are left out."""
+    rows = text.split("/", GRID_CELLS)
+    if len(rows) != GRID_CELLS:
+        few = len(rows) < GRID_CELLS
+        notes.add("a grid of too few rows was filled up with empty ones" if few else "surplus rows of a grid are left out")
+    return from_runs([_row(row, notes) for row in rows[:GRID_CELLS]])
+
+
+def _row(text: str, notes: Notes) -> list[Run]:
+    """The runs of a row; letters beyond the last column are taken for the last one."""
+    letters = [letter for letter in text.lower() if "a" <= letter <= "z"]
+    if len(letters) != len(text) or len(letters) % 2:
+        notes.add("something that is no run of cells stood in a grid and is left out")
+    if any(letter > COLUMNS[-1] for letter in letters):
+        notes.add("a run of cells beyond the last column was cut there")
+    places = [min(ord(letter) - ord("a"), GRID_CELLS - 1) for letter in letters]
+    runs = list(zip(places[::2], places[1::2], strict=False))
+    if any(first > last for first, last in runs):
+        notes.add("a run of cells was put in order")
+    return [(min(run), max(run)) for run in runs]
+
+
+def _recut(cells: Cells, written: list[float], box: tuple[float, float, float, float]) -> Cells | None:
+    """The cells of a box that was clipped to its image; as they are where the box is the one written."""
+    x1, x2, y1, y2 = *sorted((written[0], written[2])), *sorted((written[1], written[3]))
+    if (x1, y1, x2, y2) == box or x2 - x1 < FUZZ or y2 - y1 < FUZZ:
+        return cells
+    if max(map(abs, written)) > _FAR:
+        return None  # a cell of it is larger than any image
+    return to_cells(GridMask(Box(x1, y1, x2, y2), cells), Box(*box)) if any(map(any, cells)) else None
 
 
 def _label(fields: dict[str, Any], notes: Notes) -> str:

@@ -2,12 +2,13 @@ r"""The answer grammar for structured output: JSON schema, regular expression, E
 
 A serving engine that is given one of them (vLLM's `structured_outputs`, with xgrammar, llguidance or outlines) can
 only write what `parse` reads; with the regular expression or the EBNF also without repair, but for what no such
-grammar says: that x1 < x2, and that regions stand in order.
+grammar says: that x1 < x2, that the runs of a grid's row stand in order, and that regions do.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from geotempo.model.answer_cells import GRID_CELLS, ROW
 from geotempo.model.errors import InputError
 from geotempo.model.records import GRID, MAX_GRID
 
@@ -21,7 +22,10 @@ _PLAIN = ((0x20, 0x21), (0x23, 0x3B), (0x3D, 0x5B), (0x5D, 0x7E), (0xA0, 0x2027)
 _PROSE = ((0x21, 0x5A), (0x5C, 0x7A), (0x7C, 0x7E), (0xA1, 0x2027), (0x202A, 0xD7FF), (0xE000, 0x10FFFF))
 
 
-def json_schema(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS,
+_ROWS = f"{ROW}(?:/{ROW}){{{GRID_CELLS - 1}}}"
+
+
+def json_schema(image_count: int, *, points: bool = False, grids: bool = False, max_regions: int = MAX_REGIONS,
                 labels: Sequence[str] | None = None, grid: int = GRID) -> dict[str, Any]:
     """The region list as a JSON schema (draft 2020-12 keywords).
 
@@ -32,6 +36,7 @@ def json_schema(image_count: int, *, points: bool = False, max_regions: int = MA
     Args:
         image_count: Acquisitions of the request, 1 or more.
         points: Whether regions may carry two interior points.
+        grids: Whether regions may carry a grid.
         max_regions: Most regions of one list.
         labels: The only labels allowed; then every region has one. None allows any text, or no label at all.
         grid: Cells per side of the frames (`Frame.grid`); the largest, where the images of a request differ.
@@ -53,13 +58,16 @@ def json_schema(image_count: int, *, points: bool = False, max_regions: int = MA
     }
     if points:
         properties["points"] = {"type": "array", "items": pair, "minItems": 2, "maxItems": 2}
+    if grids:
+        properties["grid"] = {"type": "string", "pattern": f"^{_ROWS}$"}
     properties["label"] = {"enum": list(labels)} if labels else {"type": "string"}
     required = ["image", "bbox_2d", "label"] if labels else ["image", "bbox_2d"]
     item = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"type": "array", "items": item, "minItems": 0, "maxItems": max_regions}
 
 
-def regex(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS, grid: int = GRID) -> str:
+def regex(image_count: int, *, points: bool = False, grids: bool = False, max_regions: int = MAX_REGIONS,
+          grid: int = GRID) -> str:
     """The region list as a regular expression, to be matched in full.
 
     It holds no lookaround, back reference or anchor, and spells characters outside ASCII as themselves, so Python's
@@ -68,11 +76,13 @@ def regex(image_count: int, *, points: bool = False, max_regions: int = MAX_REGI
     Args:
         image_count: Acquisitions of the request, 1 or more.
         points: Whether regions may carry two interior points.
+        grids: Whether regions may carry a grid.
         max_regions: Most regions of one list.
         grid: Cells per side of the frames; the largest, where the images of a request differ.
 
     Returns:
-        A pattern that matches exactly the lists that `format` writes, apart from the order of numbers and regions.
+        A pattern that matches exactly the lists that `format` writes, apart from the order of numbers, of a grid's
+        letters, and of regions.
 
     Raises:
         InputError: `image_count` is below 1, `max_regions` below 0, or `grid` beyond `MAX_GRID`.
@@ -88,13 +98,15 @@ def regex(image_count: int, *, points: bool = False, max_regions: int = MAX_REGI
     item = rf'\{{"image":(?:{_images(image_count, "|", "")}),"bbox_2d":\[{number},{number},{number},{number}\]'
     if points:
         item += rf'(?:,"points":\[{pair},{pair}\])?'
+    if grids:
+        item += f'(?:,"grid":"{_ROWS}")?'
     item += rf'(?:,"label":"(?:[{plain}]|{escaped})+")?\}}'
     more = f"(?:,{item}){{0,{max_regions - 1}}}" if max_regions > 1 else ""
     return rf"\[(?:{item}{more})?\]"
 
 
-def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIONS, prose: bool = True,
-         grid: int = GRID) -> str:
+def ebnf(image_count: int, *, points: bool = False, grids: bool = False, max_regions: int = MAX_REGIONS,
+         prose: bool = True, grid: int = GRID) -> str:
     r"""The whole answer, sentence and region list, as EBNF for xgrammar and llama.cpp (GBNF).
 
     A sentence is one line without `[` and `{`, so that nothing in it can be taken for the list.
@@ -102,6 +114,7 @@ def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIO
     Args:
         image_count: Acquisitions of the request, 1 or more.
         points: Whether regions may carry two interior points.
+        grids: Whether regions may carry a grid.
         max_regions: Most regions of one list.
         prose: Whether a sentence and a newline may stand before the list.
         grid: Cells per side of the frames; the largest, where the images of a request differ.
@@ -123,6 +136,8 @@ def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIO
     parts = r'"{\"image\":" image ",\"bbox_2d\":[" number "," number "," number "," number "]"'
     if points:
         parts += r' (",\"points\":[" pair "," pair "]")?'
+    if grids:
+        parts += r' (",\"grid\":\"" cells "\"")?'
     rules += [
         f'list ::= "[" (region{more})? "]"',
         rf'region ::= {parts} (",\"label\":\"" char+ "\"")? "}}"',
@@ -131,6 +146,8 @@ def ebnf(image_count: int, *, points: bool = False, max_regions: int = MAX_REGIO
     ]
     if points:
         rules.append('pair ::= "[" number "," number "]"')
+    if grids:
+        rules += [f'cells ::= row ("/" row){{{GRID_CELLS - 1}}}', "row ::= ([a-p] [a-p]){0,8}"]
     rules += [
         f'char ::= [{"".join(_ebnf_range(*r) for r in _PLAIN)}] | "\\\\" escape',
         r'escape ::= ["\\bfnrt] | "u" code',

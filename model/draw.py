@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from geotempo.model.errors import InputError
 from geotempo.model.files import write_atomic
-from geotempo.model.geometry import BoolArray, Box, Mask, Polygon, RotatedBox, bounds, rasterize
+from geotempo.model.geometry import BoolArray, Box, GridMask, Mask, Polygon, RotatedBox, bounds, rasterize
 from geotempo.model.records import Region
 
 Colour = tuple[int, int, int]
@@ -170,9 +170,9 @@ def _fill(canvas: Image.Image, area: npt.NDArray[np.bool_], colour: Colour, scal
 
 
 def _outline(pen: ImageDraw.ImageDraw, region: Region, colour: Colour, scale: int, width: int) -> None:
-    """Outline of a box, rotated box or polygon; a mask shows its own edge."""
+    """Outline of a box, rotated box or polygon; a mask or grid shows its own edge."""
     match region.geometry:
-        case Mask():
+        case Mask() | GridMask():
             return
         case Box():
             x1, y1, x2, y2 = region.geometry.as_tuple()

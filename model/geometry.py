@@ -18,6 +18,7 @@ from geotempo.model.errors import InputError
 
 Point = tuple[float, float]
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,35 @@ class Mask:
         return {"size": [self.height, self.width], "counts": self.counts}
 
 
-Geometry = Box | RotatedBox | Polygon | Mask
+@dataclass(frozen=True)
+class GridMask:
+    """Coarse mask: a box divided into equal cells, each of them inside or outside.
+
+    Its bounds are the box, whether or not the cells at its edges are inside.
+
+    Attributes:
+        box: In pixels.
+        cells: Rows from top to bottom, each from left to right; all of one length, at least one cell inside.
+    """
+
+    box: Box
+    cells: tuple[tuple[bool, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len({len(row) for row in self.cells}) != 1 or not any(map(any, self.cells)):
+            raise InputError("a grid needs rows of one length and at least one cell that is inside; leave an empty one out")
+
+    @classmethod
+    def from_array(cls, box: Box, array: npt.NDArray[Any]) -> "GridMask":
+        """From an array (rows, columns); non-zero is inside."""
+        return cls(box, tuple(map(tuple, array.astype(bool).tolist())))
+
+    def to_array(self) -> BoolArray:
+        """The cells, (rows, columns)."""
+        return np.array(self.cells, dtype=np.bool_)
+
+
+Geometry = Box | RotatedBox | Polygon | Mask | GridMask
 
 
 def bounds(geometry: Geometry) -> Box:
@@ -121,6 +150,8 @@ def bounds(geometry: Geometry) -> Box:
     match geometry:
         case Box():
             return geometry
+        case GridMask():
+            return geometry.box
         case Mask():
             array = geometry.to_array()
             rows, columns = np.flatnonzero(array.any(axis=1)), np.flatnonzero(array.any(axis=0))
@@ -135,8 +166,21 @@ def bounds(geometry: Geometry) -> Box:
     return Box(min(xs), min(ys), max(xs), max(ys))
 
 
-def to_shape(geometry: Geometry) -> shapely.Polygon:
-    """A box, rotated box or polygon as a shapely polygon in pixel coordinates.
+def area(geometry: Geometry) -> float:
+    """Square pixels of a geometry, also where it lies outside its image."""
+    match geometry:
+        case Box():
+            return geometry.area
+        case Mask():
+            return float(geometry.to_array().sum())
+        case GridMask():
+            return geometry.box.area * float(geometry.to_array().mean())
+        case _:
+            return float(shapely.area(to_shape(geometry)))
+
+
+def to_shape(geometry: Geometry) -> shapely.Polygon | shapely.MultiPolygon:
+    """A geometry as a shapely polygon in pixel coordinates; a grid whose cells do not hang together as several.
 
     Raises:
         InputError: The geometry is a mask (use `rasterize`).
@@ -148,8 +192,18 @@ def to_shape(geometry: Geometry) -> shapely.Polygon:
             return shapely.Polygon(geometry.corners())
         case Polygon():
             return shapely.Polygon(geometry.exterior, geometry.holes)
+        case GridMask():
+            rows, columns = np.nonzero(geometry.to_array())
+            xs, ys = _edges(geometry.box, *geometry.to_array().shape)
+            cells = shapely.box(xs[columns], ys[rows], xs[columns + 1], ys[rows + 1])
+            return _surfaces(shapely.union_all(cells))
         case Mask():
             raise InputError("a mask is no polygon; use rasterize()")
+
+
+def _surfaces(shape: shapely.geometry.base.BaseGeometry) -> shapely.Polygon | shapely.MultiPolygon:
+    """A union of rectangles, which is one polygon or several."""
+    return shape if isinstance(shape, shapely.Polygon) else shapely.MultiPolygon(list(shapely.get_parts(shape)))
 
 
 def rasterize(geometry: Geometry, height: int, width: int) -> BoolArray:
@@ -174,11 +228,74 @@ def rasterize(geometry: Geometry, height: int, width: int) -> BoolArray:
     x2, y2 = min(width, int(np.ceil(box.x2))), min(height, int(np.ceil(box.y2)))
     if x1 >= x2 or y1 >= y2:
         return out
+    if isinstance(geometry, GridMask):
+        cells = geometry.to_array()
+        rows = _cells_of(np.arange(y1, y2) + 0.5, box.y1, box.y2, cells.shape[0])
+        columns = _cells_of(np.arange(x1, x2) + 0.5, box.x1, box.x2, cells.shape[1])
+        # One row and column of nothing in front, where pixels whose centre lies outside the box point to.
+        out[y1:y2, x1:x2] = np.pad(cells, ((1, 0), (1, 0)))[np.ix_(rows, columns)]
+        return out
     xs, ys = np.meshgrid(np.arange(x1, x2) + 0.5, np.arange(y1, y2) + 0.5)
     shape = to_shape(geometry)
     shapely.prepare(shape)
     out[y1:y2, x1:x2] = shapely.contains_xy(shape, xs, ys)
     return out
+
+
+def coverage(geometry: Geometry, box: Box, shape: tuple[int, int]) -> FloatArray:
+    """How much of each cell of a box lies inside a geometry.
+
+    Args:
+        geometry: Any geometry.
+        box: Divided into equal cells.
+        shape: (rows, columns) of cells.
+
+    Returns:
+        Array of that shape, 0 to 1; exact areas, whatever the cells' size compared with pixels.
+    """
+    xs, ys = _edges(box, *shape)
+    cell = box.area / (shape[0] * shape[1])
+    match geometry:
+        case Mask():
+            array, left, top = _crop(geometry, box)
+            columns, rows = left + np.arange(array.shape[1] + 1.0), top + np.arange(array.shape[0] + 1.0)
+        case Box():
+            array, (columns, rows) = np.ones((1, 1), dtype=np.bool_), _edges(geometry, 1, 1)
+        case GridMask():
+            array = geometry.to_array()
+            columns, rows = _edges(geometry.box, *array.shape)
+        case _:
+            whole = shapely.make_valid(to_shape(geometry))
+            shapely.prepare(whole)
+            cells = shapely.box(xs[None, :-1], ys[:-1, None], xs[None, 1:], ys[1:, None])
+            return np.asarray(shapely.area(shapely.intersection(cells, whole)) / cell, dtype=np.float64)
+    covered: FloatArray = _overlap(ys, rows) @ array.astype(np.float64) @ _overlap(xs, columns).T / cell
+    return covered
+
+
+def _crop(mask: Mask, box: Box) -> tuple[BoolArray, int, int]:
+    """The pixels of a mask that a box touches, and the column and row where they begin."""
+    left, top = max(0, int(np.floor(box.x1))), max(0, int(np.floor(box.y1)))
+    return mask.to_array()[top : max(top, int(np.ceil(box.y2))), left : max(left, int(np.ceil(box.x2)))], left, top
+
+
+def _edges(box: Box, rows: int, columns: int) -> tuple[FloatArray, FloatArray]:
+    """Edges of the columns (x) and of the rows (y)."""
+    return np.linspace(box.x1, box.x2, columns + 1), np.linspace(box.y1, box.y2, rows + 1)
+
+
+def _overlap(edges: FloatArray, others: FloatArray) -> FloatArray:
+    """Length that each interval between `edges` shares with each one between `others`, (n, m)."""
+    low = np.maximum(edges[:-1, None], others[None, :-1])
+    high = np.minimum(edges[1:, None], others[None, 1:])
+    shared: FloatArray = np.clip(high - low, 0.0, None)
+    return shared
+
+
+def _cells_of(centres: npt.NDArray[np.floating[Any]], low: float, high: float, count: int) -> npt.NDArray[np.int64]:
+    """Number, from 1, of the cell between low and high that each coordinate lies in; 0 outside."""
+    cells = np.floor((centres - low) / (high - low) * count).astype(np.int64)
+    return np.where((centres >= low) & (centres < high), np.minimum(cells, count - 1) + 1, 0)
 
 
 def interior_points(mask: BoolArray) -> tuple[Point, Point]:

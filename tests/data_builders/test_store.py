@@ -17,7 +17,7 @@ from geotempo.data_builders.schema import geometry_from_json, geometry_to_json
 from geotempo.data_builders.store import Store, write_store
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError, LayoutError
-from geotempo.model.geometry import Box, Mask, Polygon, RotatedBox
+from geotempo.model.geometry import Box, GridMask, Mask, Polygon, RotatedBox
 from geotempo.model.records import ImageRecord, Region
 
 
@@ -37,6 +37,7 @@ REGIONS = (
     Region(1, Box(0.1, 0.2, 7.3, 5.9), "new “building” 建物"),
     Region(2, RotatedBox(3.0, 3.0, 2.0, 1.0, 33.3), "", ((3.0, 3.0), (3.5, 3.1))),
     Region(2, Polygon(((0.0, 0.0), (6.0, 0.0), (6.0, 5.0)), (((3.0, 1.0), (4.0, 1.0), (4.0, 2.0)),)), "a"),
+    Region(1, GridMask(Box(0.5, 1.0, 7.5, 5.0), ((True, False, True), (False, False, True))), "flooded area"),
     Region(2, MASK, "hidden", assessable=False, reason="cloud"),
 )
 

@@ -243,6 +243,8 @@ MUTATIONS = {
     "number in quotes": (GOOD.replace("[10,", '["10",'), "repaired", BOTH, "integer"),
     "no width": (GOOD.replace("10,20,30,40", "10,20,10,40"), "repaired",
                  (ROAD, Region(2, Box(2.56, 5.12, 2.816, 10.24), "new building")), "one cell"),
+    "hardly any width": (GOOD.replace("10,20,30,40", "10,20,10.0000000001,40"), "repaired",
+                         (ROAD, Region(2, Box(2.56, 5.12, 2.816, 10.24), "new building")), "one cell"),
     "trailing text": (GOOD + " Hope this helps!", "repaired", BOTH, "after the list"),
     "trailing blank": (GOOD + "\n", "repaired", BOTH, "exactly"),
     "blanks": (GOOD.replace(",", ", "), "repaired", BOTH, "exactly"),
@@ -382,6 +384,17 @@ def test_teochat_is_read_as_tolerantly(text, status, count, sentence):
     read = answer.parse(text, PLAIN, mode="teochat")
     assert read.status == status and sentence in "; ".join(read.repairs), read
     assert (None if read.regions is None else len(read.regions)) == count
+
+
+@given(st.lists(st.sampled_from([0, 5e-324, 1e-300, 1e-7, 149, 149.2, 149.5, 150, 150.5, 448, 999.9999999999, 1000, 1e9]) | st.floats(),
+                min_size=4, max_size=4), frames_st)
+@settings(max_examples=300, deadline=None)
+def test_any_numbers_become_a_box_or_a_note(numbers, frames):
+    """Boxes that end where a letterboxed image ends within a cell, that are thinner than a float can tell, or far away."""
+    frames = [*frames[:1], Frame.letterboxed(1000, 333, 448)]
+    for image in (1, 2):
+        read = answer.parse(f'[{{"image":{image},"bbox_2d":{numbers}}}]', frames)
+        assert read.regions or read.repairs, read
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100) | st.text('[]{},:"\'\\ 0123.-imagebox_2dlabelpoints\n`', max_size=120),

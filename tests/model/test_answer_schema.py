@@ -43,10 +43,17 @@ BROKEN = {
     "unknown escape": '[{"image":1,"bbox_2d":[1,2,3,4],"label":"\\x"}]',
     "raw surrogate": '[{"image":1,"bbox_2d":[1,2,3,4],"label":"\ud800"}]',
     "one point": '[{"image":1,"bbox_2d":[1,2,3,4],"points":[[1,2]]}]',
+    "fifteen rows": f'[{{"image":1,"bbox_2d":[1,2,3,4],"grid":"ap{"/" * 14}"}}]',
+    "seventeen rows": f'[{{"image":1,"bbox_2d":[1,2,3,4],"grid":"ap{"/" * 16}"}}]',
+    "seventeenth column": f'[{{"image":1,"bbox_2d":[1,2,3,4],"grid":"aq{"/" * 15}"}}]',
+    "half a run": f'[{{"image":1,"bbox_2d":[1,2,3,4],"grid":"apc{"/" * 15}"}}]',
+    "nine runs": f'[{{"image":1,"bbox_2d":[1,2,3,4],"grid":"{"aa" * 9}{"/" * 15}"}}]',
+    "grid before points": f'[{{"image":1,"bbox_2d":[1,2,3,4],"grid":"ap{"/" * 15}","points":[[1,2],[1,2]]}}]',
     "key order": '[{"bbox_2d":[1,2,3,4],"image":1}]',
     "text after": "[] ",
 }
-INVALID_DATA = ("image too large", "image zero", "beyond the grid", "three numbers", "float", "one point")
+INVALID_DATA = ("image too large", "image zero", "beyond the grid", "three numbers", "float", "one point",
+                "fifteen rows", "seventeen rows", "seventeenth column", "half a run", "nine runs")
 
 
 def to_regex(grammar: str) -> re.Pattern[str]:
@@ -76,10 +83,12 @@ def to_regex(grammar: str) -> re.Pattern[str]:
 def conforms(value: Any, schema: dict[str, Any]) -> bool:
     """A JSON schema checker for the keywords in use; an unknown keyword fails the test instead of being skipped."""
     known = {"type", "minimum", "maximum", "minItems", "maxItems", "items", "properties", "required",
-             "additionalProperties", "enum"}
+             "additionalProperties", "enum", "pattern"}
     assert set(schema) <= known, set(schema) - known
     types = {"integer": int, "array": list, "object": dict, "string": str}
     if "type" in schema and (not isinstance(value, types[schema["type"]]) or isinstance(value, bool)):
+        return False
+    if "pattern" in schema and not re.search(schema["pattern"], value):
         return False
     if "enum" in schema and value not in schema["enum"]:
         return False
@@ -94,15 +103,15 @@ def conforms(value: Any, schema: dict[str, Any]) -> bool:
     return True
 
 
-@given(regions_st, st.booleans())
+@given(regions_st, st.booleans(), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_every_written_list_is_in_all_three_grammars(regions, points):
-    text = answer.format(regions, FRAMES, points=points)
-    assert re.fullmatch(answer.regex(COUNT, points=points), text)
-    assert conforms(json.loads(text), answer.json_schema(COUNT, points=points))
-    grammar = to_regex(answer.ebnf(COUNT, points=points))
+def test_every_written_list_is_in_all_three_grammars(regions, points, grids):
+    text = answer.format(regions, FRAMES, points=points, grids=grids)
+    assert re.fullmatch(answer.regex(COUNT, points=points, grids=grids), text)
+    assert conforms(json.loads(text), answer.json_schema(COUNT, points=points, grids=grids))
+    grammar = to_regex(answer.ebnf(COUNT, points=points, grids=grids))
     assert grammar.fullmatch(text) and grammar.fullmatch("Two é were built, 5 m apart.\n" + text)
-    assert not to_regex(answer.ebnf(COUNT, points=points, prose=False)).fullmatch("Built.\n" + text)
+    assert not to_regex(answer.ebnf(COUNT, points=points, grids=grids, prose=False)).fullmatch("Built.\n" + text)
 
 
 @given(regions_st, st.sampled_from(GRIDS) | st.integers(1, 9999))
@@ -126,27 +135,35 @@ def test_numbers_end_at_the_last_cell(grid):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.parametrize("points", [False, True])
-def test_broken_lists_are_in_none(name, points):
+@pytest.mark.parametrize("more", [False, True])
+def test_broken_lists_are_in_none(name, more):
     text = BROKEN[name]
-    assert not re.fullmatch(answer.regex(COUNT, points=points), text)
-    assert not to_regex(answer.ebnf(COUNT, points=points)).fullmatch(text)
+    assert not re.fullmatch(answer.regex(COUNT, points=more, grids=more), text)
+    assert not to_regex(answer.ebnf(COUNT, points=more, grids=more)).fullmatch(text)
     assert answer.parse(text, FRAMES).status is not Status.OK, "the reader agrees with the grammar"
     if name in INVALID_DATA:
-        assert not conforms(json.loads(text), answer.json_schema(COUNT, points=points))
+        assert not conforms(json.loads(text), answer.json_schema(COUNT, points=more, grids=more))
 
 
-@given(st.from_regex(re.compile(answer.regex(2, points=True, max_regions=2)), fullmatch=True))
+@given(st.from_regex(re.compile(answer.regex(2, points=True, grids=True, max_regions=2)), fullmatch=True))
 @settings(max_examples=40, deadline=None)
 def test_whatever_the_expression_allows_is_read(text):
-    """What a constrained model can write needs no repair but for the order of numbers and regions, or points outside."""
+    """What a constrained model can write needs no repair but for the order of things, points outside, or an empty grid."""
     read = answer.parse(text, FRAMES[:2])
     assert read.status in (Status.OK, Status.REPAIRED, Status.INVALID)
-    allowed = ("swapped", "one cell", "order", "outside")
+    allowed = ("swapped", "one cell", "order", "outside", "without a full cell")
     mended = [sentence for sentence in read.repairs if not any(word in sentence for word in allowed)]
     assert not [m for m in mended if "exactly" not in m], read
-    if mended:  # two escaped surrogates that form a pair are written as one character
+    if mended and "grid" not in text:  # two escaped surrogates that form a pair are written as one character
         assert "\\ud" in text
+
+
+def test_grids_only_where_they_are_asked_for():
+    text = answer.format([Region(1, Polygon(((10, 10), (90, 10), (90, 90))))], FRAMES, grids=True)
+    assert '"grid"' in text
+    assert not re.fullmatch(answer.regex(COUNT), text)
+    assert not to_regex(answer.ebnf(COUNT)).fullmatch(text)
+    assert not conforms(json.loads(text), answer.json_schema(COUNT))
 
 
 def test_points_only_where_they_are_asked_for():
@@ -197,16 +214,20 @@ def test_labels_must_be_usable():
             answer.json_schema(1, labels=bad)
 
 
-@pytest.mark.parametrize("points", [False, True])
-def test_xgrammar_reads_them_alike(points):
+@pytest.mark.parametrize("more", [False, True])
+def test_xgrammar_reads_them_alike(more):
     xgrammar = pytest.importorskip("xgrammar", reason="xgrammar comes with vLLM only")
     accepts = pytest.importorskip("xgrammar.testing")._is_grammar_accept_string
-    pattern = xgrammar.Grammar.from_regex(answer.regex(COUNT, points=points))
-    rules = xgrammar.Grammar.from_ebnf(answer.ebnf(COUNT, points=points))
-    schema = xgrammar.Grammar.from_json_schema(json.dumps(answer.json_schema(COUNT, points=points)), any_whitespace=False,
-                                               separators=(",", ":"))
+    pattern = xgrammar.Grammar.from_regex(answer.regex(COUNT, points=more, grids=more))
+    rules = xgrammar.Grammar.from_ebnf(answer.ebnf(COUNT, points=more, grids=more))
+    schema = xgrammar.Grammar.from_json_schema(json.dumps(answer.json_schema(COUNT, points=more, grids=more)),
+                                               any_whitespace=False, separators=(",", ":"))
     text = answer.format([Region(12, Box(0, 0, 9, 9), 'a <b> "é漢😀\ud800\x7f\\\u2028\n'), Region(2, Box(0, 0, 9, 9))], FRAMES)
     assert all(accepts(grammar, text) for grammar in (pattern, rules, schema)) and accepts(rules, "Built.\n" + text)
+    area = answer.format([Region(1, Polygon(((10, 10), (90, 10), (90, 90))), "a")], FRAMES, points=True, grids=True)
+    assert [accepts(grammar, area) for grammar in (pattern, rules, schema)] == [more] * 3
+    if more:
+        assert not any(accepts(schema, BROKEN[name]) for name in ("fifteen rows", "seventeen rows", "nine runs"))
     big = answer.regex(2, grid=1036), answer.ebnf(2, grid=1036)
     for last, fits in ((1036, True), (1037, False)):
         edge = f'[{{"image":1,"bbox_2d":[0,9,10,{last}]}}]'

@@ -11,7 +11,19 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Box, Mask, Polygon, RotatedBox, bounds, interior_points, rasterize, to_shape
+from geotempo.model.geometry import (
+    Box,
+    GridMask,
+    Mask,
+    Polygon,
+    RotatedBox,
+    area,
+    bounds,
+    coverage,
+    interior_points,
+    rasterize,
+    to_shape,
+)
 
 arrays = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30))
 filled = arrays.filter(lambda array: bool(array.any()))
@@ -25,6 +37,9 @@ def boxes(draw: st.DrawFn) -> Box:
 
 
 rotated_boxes = st.builds(RotatedBox, corner, corner, st.floats(0.1, 50), st.floats(0.1, 50), st.floats(-360, 360))
+
+
+grids = st.builds(GridMask.from_array, boxes(), filled)
 
 
 @given(arrays)
@@ -54,7 +69,7 @@ def test_a_box_on_pixel_corners_covers_exactly_its_pixels(x, y, width, height):
     assert np.array_equal(array, expected)
 
 
-@given(boxes() | rotated_boxes)
+@given(boxes() | rotated_boxes | grids)
 @settings(deadline=None)
 def test_rasterised_pixels_are_those_with_their_centre_inside(geometry):
     array = rasterize(geometry, 40, 50)
@@ -79,6 +94,49 @@ def test_a_rotated_box_turns_clockwise_on_the_screen():
     top_left, top_right, *_ = RotatedBox(0, 0, 4, 2, 0).corners()
     assert (top_left, top_right) == ((-2, -1), (2, -1))
     assert RotatedBox(0, 0, 4, 2, 90).corners()[0] == pytest.approx((1, -2)), "y points down: the top left moves right and up"
+
+
+@given(grids)
+@settings(deadline=None)
+def test_a_grid_is_its_cells(grid):
+    shape, cells = to_shape(grid), grid.to_array()
+    assert GridMask.from_array(grid.box, cells) == grid and bounds(grid) == grid.box
+    assert shape.is_valid and shape.area == pytest.approx(area(grid), rel=1e-6)
+    assert area(grid) == pytest.approx(grid.box.area * cells.mean(), rel=1e-9)
+    assert np.allclose(coverage(grid, grid.box, cells.shape), cells), "its own cells are full or empty"
+
+
+def test_a_grid_on_pixel_corners_is_an_enlarged_picture():
+    cells = np.random.default_rng(0).random((4, 6)) < 0.5
+    grid = GridMask.from_array(Box(3, 5, 3 + 6 * 2, 5 + 4 * 3), cells)
+    expected = np.zeros((30, 30), dtype=bool)
+    expected[5:17, 3:15] = cells.repeat(3, axis=0).repeat(2, axis=1)
+    assert np.array_equal(rasterize(grid, 30, 30), expected)
+    small = GridMask.from_array(Box(3, 5, 6, 7), cells.repeat(4, axis=1)[:, :24])  # cells smaller than a pixel
+    assert rasterize(small, 30, 30).sum() == cells[1::2, 1::2].sum(), "the cell that a pixel centre lies in decides"
+
+
+@given(st.one_of(boxes(), rotated_boxes, grids, st.builds(Mask.from_array, filled)), boxes(), st.integers(1, 6), st.integers(1, 6))
+@settings(deadline=None, max_examples=150)
+def test_coverage_is_the_exact_share_of_each_cell(geometry, box, rows, columns):
+    covered = coverage(geometry, box, (rows, columns))
+    if isinstance(geometry, Mask):
+        array = geometry.to_array()
+        shape = shapely.union_all([shapely.box(x, y, x + 1, y + 1) for y, x in zip(*np.nonzero(array), strict=True)])
+    else:
+        shape = to_shape(geometry)
+    width, height = (box.x2 - box.x1) / columns, (box.y2 - box.y1) / rows
+    for row in range(rows):
+        for column in range(columns):
+            x, y = box.x1 + column * width, box.y1 + row * height
+            cell = shapely.box(x, y, x + width, y + height)
+            assert covered[row, column] == pytest.approx(shape.intersection(cell).area / (width * height), abs=1e-6)
+
+
+@given(st.builds(Mask.from_array, filled) | rotated_boxes)
+def test_areas(geometry):
+    expected = geometry.to_array().sum() if isinstance(geometry, Mask) else geometry.width * geometry.height
+    assert area(geometry) == pytest.approx(expected, rel=1e-6)
 
 
 def test_holes_are_outside():
@@ -118,6 +176,8 @@ def test_rasterising_outside_the_image_is_empty():
     (lambda: Box(1, 1, 1, 2), "x1 < x2"), (lambda: Box(1, 3, 2, 2), "y1 < y2"), (lambda: Box(float("nan"), 0, 1, 1), "x1 < x2"),
     (lambda: RotatedBox(0, 0, 0, 1, 0), "positive size"), (lambda: Polygon(((0, 0), (1, 1))), "3 or more points"),
     (lambda: Polygon(((0, 0), (1, 1), (0, 1)), (((0, 0),),)), "3 or more points"),
+    (lambda: GridMask(Box(0, 0, 1, 1), ((True,), (True, False))), "rows of one length"),
+    (lambda: GridMask(Box(0, 0, 1, 1), ((False, False),)), "one cell that is inside"), (lambda: GridMask(Box(0, 0, 1, 1), ()), "rows"),
     (lambda: bounds(Mask.from_array(np.zeros((2, 2)))), "empty mask"),
     (lambda: to_shape(Mask.from_array(np.ones((2, 2)))), "rasterize"),
     (lambda: rasterize(Mask.from_array(np.ones((2, 3))), 3, 2), "the mask is 3 x 2, the image 2 x 3"),
