@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geotempo.model.bands import Role, identify, role_of_name, with_colours
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import BoolArray
 
 Array = npt.NDArray[Any]
 ByteArray = npt.NDArray[np.uint8]
 
-# Band names that mean one colour whatever the sensor. "B4" is not among them: red on Sentinel-2 and Landsat 8, near
-# infrared on Landsat 5. The zero-padded names are those of Sentinel-2 and of HLS.
-_COLOURS = {"red": {"red", "r", "b04"}, "green": {"green", "g", "b03"}, "blue": {"blue", "b", "b02"}}
+_COLOURS = ("red", "green", "blue")
+_MAX_NAME = 24  # characters; ENVI puts whole file names into band names
 _MAX_SAMPLES = 1_000_000  # values per band and image that percentiles are taken from
 _PERCENTILES = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)\Z")
 _FIXED = re.compile(r"(-?[\d.]+(?:[eE][-+]?\d+)?):(-?[\d.]+(?:[eE][-+]?\d+)?)\Z")
@@ -30,11 +30,17 @@ class BandTable:
         file: Name for messages.
         names: Name of each band, None where the file gives none.
         colours: Colour interpretation of each band as GDAL names it ("red", "gray", "undefined", "alpha").
+        roles: Role of each band (`geotempo.model.bands`); by default what names and colours tell.
     """
 
     file: str
     names: tuple[str | None, ...]
     colours: tuple[str, ...]
+    roles: tuple[Role | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.roles:
+            object.__setattr__(self, "roles", with_colours(identify(self.names), self.colours))
 
     @property
     def data(self) -> tuple[int, ...]:
@@ -42,9 +48,11 @@ class BandTable:
         return tuple(i + 1 for i, colour in enumerate(self.colours) if colour != "alpha")
 
     def label(self, number: int) -> str:
-        """Name of a band for people: its own name, its colour, or its number."""
-        colour = self.colours[number - 1]
-        return self.names[number - 1] or (colour if colour in _COLOURS else f"band {number}")
+        """Name of a band for people: its own name if it is short, its role, its colour, or its number."""
+        name, role, colour = self.names[number - 1], self.roles[number - 1], self.colours[number - 1]
+        if name and (len(name) <= _MAX_NAME or not role):
+            return name
+        return role or (colour if colour in _COLOURS else f"band {number}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Stretch:
     """A linear stretch to 0-255 per band, the same for all images of a sequence.
 
     Attributes:
-        method: "none" (8-bit values as they are), "percentiles P-Q", "minmax" or "fixed".
+        method: "none" (8-bit values as they are), "percentiles P-Q", "minmax", "fixed", or "fixed, " and a unit.
         low: Value shown as 0, per band.
         high: Value shown as 255, per band.
     """
@@ -92,8 +100,8 @@ def choose_bands(table: BandTable, wanted: str | None) -> tuple[int, ...]:
 
     Args:
         table: The file's bands.
-        wanted: `--bands`: one or three band numbers (from 1) or names, separated by commas; None chooses by name,
-            then by colour interpretation, then takes 1, 3 or 3+alpha bands as they stand.
+        wanted: `--bands`: one or three band numbers (from 1), names or roles ("nir"), separated by commas; None chooses
+            red, green and blue by role, then takes 1, 3 or 3+alpha bands as they stand.
 
     Returns:
         Band numbers from 1, in the order red, green, blue, or one band for grey.
@@ -103,10 +111,9 @@ def choose_bands(table: BandTable, wanted: str | None) -> tuple[int, ...]:
     """
     if wanted is not None:
         return _wanted_bands(table, wanted)
-    for names in (table.names, table.colours):
-        found = [_find(names, alike) for alike in _COLOURS.values()]
-        if all(found):
-            return tuple(number for number in found if number)
+    found = [_find(table, role) for role in _COLOURS]
+    if all(found):
+        return tuple(number for number in found if number)
     if len(table.data) in (1, 3):
         return table.data
     count = len(table.colours)
@@ -115,9 +122,9 @@ def choose_bands(table: BandTable, wanted: str | None) -> tuple[int, ...]:
                      f"write e.g. --bands {'3,2,1' if count > 2 else '1'} (numbers from 1 to {count}, or band names)")
 
 
-def _find(names: Sequence[str | None], alike: set[str]) -> int | None:
-    """Number of the only band with one of these names."""
-    hits = [i for i, name in enumerate(names, 1) if name and name.strip().lower() in alike]
+def _find(table: BandTable, role: Role) -> int | None:
+    """Number of the only band with a role."""
+    hits = [i for i, own in enumerate(table.roles, 1) if own == role]
     return hits[0] if len(hits) == 1 else None
 
 
@@ -136,10 +143,7 @@ def _wanted_band(table: BandTable, item: str) -> int:
     if item.isdecimal() and 1 <= int(item) <= count:
         return int(item)
     exact = [i for i, name in enumerate(table.names, 1) if name and name.strip().lower() == item.lower()]
-    number = exact[0] if len(exact) == 1 else None
-    if number is None and item.lower() in _COLOURS:
-        alike = _COLOURS[item.lower()]
-        number = _find(table.names, alike) or _find(table.colours, alike)
+    number = exact[0] if len(exact) == 1 else _find(table, role_of_name(item) or "")
     if number is None:
         named = ", ".join(name for name in table.names if name) or "none"
         raise InputError(f"--bands: {table.file!r} has no band {item!r}; it has bands 1 to {count}, named: {named}")

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Image files: PNG, JPEG, WebP, GeoTIFF or what GDAL reads.")],
+    images: Annotated[list[str], typer.Argument(help="Image files (PNG, JPEG, WebP, GeoTIFF, what GDAL reads), or folders "
+                                                "of single-band files, one folder per date.")],
     date: Annotated[list[str] | None, typer.Option(help="Date of each image, in the same order; repeat it.")] = None,
     task: Annotated[str | None, typer.Option(help="Task; without --prompt its usual question is asked.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Your question.")] = None,
@@ -26,12 +27,22 @@ def predict(
     answer: Annotated[Path | None, typer.Option(help="Take this file as the answer instead of asking a model.")] = None,
     bands: Annotated[str | None, typer.Option(help="Bands to show: numbers or names, e.g. 3,2,1 or 5.")] = None,
     stretch: Annotated[str | None, typer.Option(help="none, minmax, percentiles (2-98) or values (0:3000).")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="Named view, e.g. 'true colour', NDVI, VV; repeat it for several.")
+                    ] = None,
+    product: Annotated[list[str] | None, typer.Option(help="Product, e.g. sentinel-2-l2a; once, or once per image.")] = None,
+    band_names: Annotated[str | None, typer.Option(help="Names of all bands in the file's order, e.g. blue,green,red,nir.")
+                          ] = None,
+    offset: Annotated[list[int] | None, typer.Option(min=-10000, max=10000, help="Sentinel-2 offset: 0 or -1000; once, or "
+                                                     "once per image.")] = None,
+    cloud_mask: Annotated[list[str] | None, typer.Option(help="Cloud mask file (not 0: cloud) of each image, or none.")
+                          ] = None,
     reference: Annotated[str | None, typer.Option(help="Image whose grid all share; default: the latest.")] = None,
     sam: Annotated[Path | None, typer.Option(help="SAM folder for masks; default: the embedded sam_tiny.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of the answer's length in tokens.")] = 512,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Ask a model about dated satellite images; print the answer and write masks, pictures and GeoJSON."""
+    from geotempo.model.bandplan import Spectral
     from geotempo.model.raster import load_stack
     from geotempo.serve.files import check_targets, write_all
     from geotempo.serve.geojson import features
@@ -42,7 +53,8 @@ def predict(
     targets = Targets(geojson, masks, overlay, page)
     check_targets(targets.paths(), [*images, *([str(answer)] if answer else [])])
     question_for(task, prompt, len(images))
-    stack = load_stack(images, date or (), bands=bands, stretch=stretch, reference=reference)
+    spectral = Spectral(tuple(view or ()), tuple(product or ()), band_names, tuple(offset or ()), tuple(cloud_mask or ()))
+    stack = load_stack(images, date or (), bands=bands, stretch=stretch, reference=reference, spectral=spectral)
 
     def segmenter() -> MaskMaker:
         from geotempo.model.masks import Segmenter

@@ -69,10 +69,10 @@ def test_one_stretch_for_the_whole_sequence(tmp_path):
     low, high = noise(3, "uint16", 1000), noise(3, "uint16", 1000, seed=1) + np.uint16(3000)
     files = [tif(tmp_path / "1.tif", low), tif(tmp_path / "2.tif", high)]
     stack = load_stack(files)
-    assert stack.stretch.method == "percentiles 2-98"
+    assert stack.stretches[0].method == "percentiles 2-98"
     pool = np.concatenate([low[0].ravel(), high[0].ravel()])
-    assert stack.stretch.low[0] == pytest.approx(np.percentile(pool, 2))
-    assert stack.stretch.high[0] == pytest.approx(np.percentile(pool, 98))
+    assert stack.stretches[0].low[0] == pytest.approx(np.percentile(pool, 2))
+    assert stack.stretches[0].high[0] == pytest.approx(np.percentile(pool, 98))
     first, second = (np.asarray(image.rgb()) for image in stack.images)
     assert first.max() < second.min()  # the darker date stays darker
 
@@ -82,7 +82,7 @@ def test_nodata_does_not_enter_the_stretch_and_is_not_valid(tmp_path):
     array[:, :10] = -32768
     array[0, 20, 20] = -32768  # nodata in one band only: the pixel is still seen
     stack = load_stack([tif(tmp_path / "a.tif", array, nodata=-32768)])
-    assert stack.stretch.low[1] >= 0
+    assert stack.stretches[0].low[1] >= 0
     valid = stack.images[0].valid.to_array()
     assert not valid[:10].any() and valid[10:].all()
     assert (np.asarray(stack.images[0].rgb())[:10] == 0).all()
@@ -95,7 +95,7 @@ def test_nan_and_infinity_are_not_valid(tmp_path, dtype):
     stack = load_stack([tif(tmp_path / "a.tif", array)])
     valid = stack.images[0].valid.to_array()
     assert not valid[0, :2].any() and valid.sum() == valid.size - 2
-    assert np.isfinite(stack.stretch.high).all() and stack.images[0].rgb().mode == "RGB"
+    assert np.isfinite(stack.stretches[0].high).all() and stack.images[0].rgb().mode == "RGB"
 
 
 def test_alpha_is_valid_not_a_band(tmp_path):
@@ -133,7 +133,7 @@ def test_types_that_no_stretch_fits_are_refused(tmp_path):
     files = [tif(tmp_path / "1.tif", noise(3, "uint8", 255)), tif(tmp_path / "2.tif", noise(3, "uint16", 3000))]
     with pytest.raises(InputError, match=r"1\.tif"):
         load_stack(files)
-    assert load_stack(files, stretch="0:3000").stretch.method == "fixed"
+    assert load_stack(files, stretch="0:3000").stretches[0].method == "fixed"
 
 
 def test_plain_files_keep_their_bytes(tmp_path):
@@ -153,7 +153,7 @@ def test_sixteen_bit_png_is_stretched(tmp_path):
     values = noise(1, "uint16", 5000)[0]
     Image.fromarray(values).save(tmp_path / "a.png")
     stack = load_stack([str(tmp_path / "a.png")])
-    assert stack.stretch.method == "percentiles 2-98" and np.asarray(stack.images[0].rgb()).std() > 50
+    assert stack.stretches[0].method == "percentiles 2-98" and np.asarray(stack.images[0].rgb()).std() > 50
 
 
 def test_palette_becomes_colours(tmp_path):
@@ -228,5 +228,5 @@ def test_openeo_sequence():
     if not files:
         pytest.skip("the Sentinel-2 sequence is absent")
     stack = load_stack([str(file) for file in files], [file.stem[-11:-1] for file in files])
-    assert stack.bands[0] == ("red", "green", "blue") and stack.stretch.method == "percentiles 2-98"
+    assert stack.bands[0] == ("B04", "B03", "B02") and stack.stretches[0].method == "percentiles 2-98"
     assert stack.images[0].gsd == pytest.approx((10, 10), rel=1e-3) and not stack.notes
