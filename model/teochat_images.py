@@ -14,25 +14,24 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, BatchFeature, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import PILImageResampling
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class TeoChatImageProcessor(BaseImageProcessor):
+class TeoChatImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers is Any to mypy
     """Shortest edge to `size`, antialiased bicubic on floats without clamping; centre crop; normalise.
 
-    Settings are those of `CLIPImageProcessor` (`size`, `crop_size`, `image_mean`, `image_std`) and are saved with the
-    checkpoint. Takes whatever transformers takes as images; gives `pixel_values` of shape (images, 3, crop, crop), float32.
+    Settings are four of `CLIPImageProcessor`'s (`size`, `crop_size`, `image_mean`, `image_std`), saved with the checkpoint. Takes whatever transformers takes as images; gives `pixel_values` of shape (images, 3, crop, crop), float32.
     """
 
+    # Saved folders carry this file, so that they can also be loaded without GeoTempo, with trust_remote_code=True; where
+    # the class is registered, transformers takes that and runs nothing from the folder.
+    _auto_class = "AutoImageProcessor"
     model_input_names = ["pixel_values"]  # noqa: RUF012 (as in every class of transformers)
     default_to_square = False
-    do_resize = do_center_crop = do_rescale = do_normalize = do_convert_rgb = True
     size = {"shortest_edge": 224}  # noqa: RUF012
     crop_size = {"height": 224, "width": 224}  # noqa: RUF012
-    resample = PILImageResampling.BICUBIC
     image_mean = CLIP_MEAN
     image_std = CLIP_STD
 
@@ -95,7 +94,7 @@ def centre_crop(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return image[:, top : top + height, left : left + width]
 
 
-class _TeoChatImages(PreTrainedConfig):
+class _TeoChatImages(PreTrainedConfig):  # type: ignore[misc]  # as above
     """Key under which the image processor is registered; no checkpoint has a config of this type."""
 
     model_type = "teochat_images"

@@ -9,7 +9,11 @@ sampling stay the original's, with no extra row that could be sampled, and vLLM 
 is free: NUL does not occur in text, and where it does it becomes `<unk>`.
 """
 
+from __future__ import annotations
+
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -17,6 +21,9 @@ from transformers.tokenization_utils_base import generate_merges
 
 from geotempo.model.errors import MissingExtraError, ModelError
 from geotempo.model.tokenizer import BOS, EOS, IMAGE
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 UNK = "<unk>"
 _NUL = "<0x00>"
@@ -42,14 +49,7 @@ def build_tokenizer(model_file: Path, legacy: bool) -> PreTrainedTokenizerFast:
         MissingExtraError: sentencepiece is not installed.
         ModelError: The file cannot be read, or is another kind of model.
     """
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError:
-        raise MissingExtraError("sentencepiece", "teochat", "reading a tokenizer.model") from None
-    try:
-        pieces = SentencePieceProcessor(model_file=str(model_file))
-    except (OSError, RuntimeError) as error:
-        raise ModelError(f"cannot read {model_file} as a SentencePiece model: {error}") from None
+    pieces = _read(model_file)
     backend = Tokenizer(_bpe(pieces, model_file))
     _set_blanks(backend, pieces, legacy)
     backend.decoder = decoders.Sequence(
@@ -57,17 +57,37 @@ def build_tokenizer(model_file: Path, legacy: bool) -> PreTrainedTokenizerFast:
     )
     bos = backend.token_to_id(BOS)
     backend.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos)])
-    wrong = next((text for text in _PROBES if backend.encode(text, add_special_tokens=False).ids != pieces.encode(text)), None)
-    if wrong is not None:
-        raise ModelError(f"{model_file} does not tokenise as a Llama vocabulary (BPE, identity normalisation, a blank before "
-                         f"the text), seen on {wrong!r}; give the tokenizer.model that belongs to the checkpoint")
+    _compare(backend, pieces, legacy, model_file)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=BOS, eos_token=EOS, unk_token=UNK, pad_token=UNK, padding_side="right",
         extra_special_tokens={"image_token": IMAGE}, clean_up_tokenization_spaces=False,
     )
 
 
-def _bpe(pieces: "SentencePieceProcessor", model_file: Path) -> models.BPE:  # type: ignore[name-defined]  # noqa: F821
+def _read(model_file: Path) -> SentencePieceProcessor:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise MissingExtraError("sentencepiece", "teochat", "reading a tokenizer.model") from None
+    try:
+        return SentencePieceProcessor(model_file=str(model_file))
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"cannot read {model_file} as a SentencePiece model: {error}") from None
+
+
+def _compare(backend: Tokenizer, pieces: SentencePieceProcessor, legacy: bool, model_file: Path) -> None:
+    """Refuse a vocabulary whose ids come out otherwise than SentencePiece and transformers 4.31 give them."""
+    after = pieces.encode("USER: a", out_type=str)
+    if not legacy:
+        after = [piece for piece in (after[0].removeprefix(_BLANK), *after[1:]) if piece]
+    expected = {text: pieces.encode(text) for text in _PROBES} | {f"{EOS}USER: a": [pieces.eos_id(), *pieces.piece_to_id(after)]}
+    wrong = [text for text, ids in expected.items() if backend.encode(text, add_special_tokens=False).ids != ids]
+    if wrong:
+        raise ModelError(f"{model_file} does not tokenise as a Llama vocabulary (BPE, identity normalisation, a blank before "
+                         f"the text), seen on {wrong[0]!r}; give the tokenizer.model that belongs to the checkpoint")
+
+
+def _bpe(pieces: SentencePieceProcessor, model_file: Path) -> models.BPE:
     """The vocabulary, with `<image>` in the place of NUL, and the merges in the order of the pieces' scores."""
     ids = range(pieces.get_piece_size())
     vocabulary = {pieces.id_to_piece(i): i for i in ids}
@@ -82,7 +102,7 @@ def _bpe(pieces: "SentencePieceProcessor", model_file: Path) -> models.BPE:  # t
     return models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, fuse_unk=True, unk_token=UNK)
 
 
-def _set_blanks(backend: Tokenizer, pieces: "SentencePieceProcessor", legacy: bool) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _set_blanks(backend: Tokenizer, pieces: SentencePieceProcessor, legacy: bool) -> None:
     """Normalise every piece as SentencePiece does.
 
     A special token that is not normalised cuts the text before normalisation, so what follows counts as a beginning and gets
@@ -100,7 +120,7 @@ def _set_blanks(backend: Tokenizer, pieces: "SentencePieceProcessor", legacy: bo
         first = pieces.encode("USER:", out_type=str)[0].removeprefix(_BLANK)
         rest = "USER:".removeprefix(first)
         # Only what follows `</s>` can begin without the blank.
-        backend.pre_tokenizer = pre_tokenizers.Split(Regex(rf"\A{first}(?={rest})"), "isolated") if first else None
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(rf"\A{re.escape(first)}(?={re.escape(rest)})"), "isolated") if first else None
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _BLANK)])
     for normalised, tokens in ((False, beginnings), (True, {EOS, UNK} - set(beginnings))):
         backend.add_special_tokens([AddedToken(token, normalized=normalised, special=True) for token in sorted(tokens)])

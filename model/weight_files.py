@@ -97,7 +97,7 @@ def find_weights(folder: Path, stem: str) -> list[Path]:
             count = int(shards[0].stem.rpartition("-")[2])
             absent = {f"{name}-{i:05d}-of-{count:05d}.{end}" for i in range(1, count + 1)} - {shard.name for shard in shards}
             if absent:
-                raise ModelError(f"{folder} lacks the shard {sorted(absent)[0]} ({len(absent)} of {count} missing); download it again")
+                raise ModelError(f"{folder} lacks the shard {min(absent)} ({len(absent)} of {count} missing); download it again")
             return shards
     return []
 
@@ -120,7 +120,7 @@ def _open(file: Path) -> tuple[Callable[[str], torch.Tensor], list[str]]:
     """A function from names to tensors, and the names."""
     if file.suffix == ".safetensors":
         handle = safe_open(file, framework="pt")
-        return handle.get_tensor, list(handle.keys())
+        return handle.get_tensor, list(handle.keys())  # type: ignore[no-untyped-call]
     # Files that torch wrote before 1.6 are no zip archives and cannot be mapped.
     state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
@@ -209,7 +209,7 @@ def _write_shard(path: Path, group: list[Planned], dtype: torch.dtype, advance: 
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in group:
-            file.write(memoryview(_stored(tensor, dtype).reshape(-1).view(torch.uint8).numpy()))
+            file.write(_stored(tensor, dtype).reshape(-1).view(torch.uint8).numpy().data)
             advance(math.prod(tensor.shape) * dtype.itemsize)
 
 

@@ -21,6 +21,7 @@ SENTENCES = [
     "USER: These are two satellite images: Image 1: Image 2: Identify all changed buildings. ASSISTANT: [3, 10, 27, 44], [60, 5, 88, 19].",
     "This is a sequence of high resolution, optical satellite images capturing the same location at different times.",
     "Were any buildings torn down? Yes, in Image 7, 0 1 2 3 4 5 6 8 9.",
+    "No.USER: Yes.USER: 2.USER: Where?",  # as after `</s>`, without a blank
 ]
 
 
@@ -118,14 +119,12 @@ def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int, dtype: torch.d
     return tensors
 
 
-def tokenizer_bytes(vocab: int) -> bytes:
+def tokenizer_bytes(vocab: int, **settings: Any) -> bytes:
     """A `tokenizer.model` with Llama's settings: BPE, byte fallback, no normalisation, a blank before the text."""
+    llama = {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False,
+             "split_digits": True, "unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "minloglevel": 2, "hard_vocab_limit": False}
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 20), model_writer=model, model_type="bpe", vocab_size=vocab, byte_fallback=True,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-        minloglevel=2,
-    )
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(SENTENCES * 20), model_writer=model, vocab_size=vocab, **(llama | settings))
     return model.getvalue()
 
 

