@@ -10,6 +10,8 @@ SOURCES = {
     "levir-mci": ("levir_mci", "LevirMci"),
     "levir-cd": ("levir_cd", "LevirCd"),
     "xbd": ("xbd", "Xbd"),
+    "nwpu-vhr10": ("nwpu_vhr10", "NwpuVhr10"),
+    "oscd": ("oscd", "Oscd"),
     "scenes": ("scenes", "Scenes"),
 }
 
