@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from geotempo.model.answer import parse, parse_images
+from geotempo.model.budget import thin_dates
 from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Box, Mask, bounds, rasterize
@@ -131,6 +132,30 @@ def _check_regions(regions: Sequence[Region], question: str, acquisitions: int) 
     if named and max(named) >= len(regions):
         raise InputError(f"the question names <region:{max(named)}>, but {len(regions)} regions were given; "
                          "give each with --region IMAGE:x1,y1,x2,y2 and count them from 0")
+
+
+def thinned(stack: Stack, max_dates: int, seed: int = 0) -> Stack:
+    """The sequence with at most `max_dates` acquisitions: the first, the last and a seeded draw of the others.
+
+    Args:
+        stack: The images.
+        max_dates: Acquisitions that may stay, 2 or more.
+        seed: Of the draw.
+
+    Returns:
+        A stack whose notes name the dates that were left out; the same one where nothing was.
+
+    Raises:
+        InputError: `max_dates` is below 2 and there is more than one acquisition.
+    """
+    kept, left = thin_dates(stack.images, max_dates, seed)
+    if not left:
+        return stack
+    gone = ", ".join(dict.fromkeys(str(stack.images[i].date or stack.files[i]) for i in left))
+    per_image = ("images", "files", "bands", "stretches", "requested", "clouds")
+    chosen = {name: tuple(getattr(stack, name)[i] for i in kept) for name in per_image}
+    note = f"left out to stay within {max_dates} dates (drawn with seed {seed}; the first and the last stay): {gone}"
+    return replace(stack, **chosen, notes=(*stack.notes, note))  # type: ignore[arg-type]
 
 
 def parse_region(text: str) -> Region:

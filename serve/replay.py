@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from geotempo.model.convention import GEOTEMPO
+from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.errors import InputError
 from geotempo.model.predictor import Reply, Request
 
@@ -14,12 +14,13 @@ class ReplayPredictor:
     Args:
         text: The answer.
         name: What reports name as the model.
+        convention: How the answer counts coordinates.
     """
 
-    def __init__(self, text: str, name: str = "replay") -> None:
+    def __init__(self, text: str, name: str = "replay", convention: Convention = GEOTEMPO) -> None:
         self.text = text
         self.name = name
-        self.convention = GEOTEMPO
+        self.convention = convention
 
     @classmethod
     def from_file(cls, path: Path) -> "ReplayPredictor":

@@ -37,6 +37,10 @@ def predict(
     cloud_mask: Annotated[list[str] | None, typer.Option(help="Cloud mask file (not 0: cloud) of each image, or none.")
                           ] = None,
     reference: Annotated[str | None, typer.Option(help="Image whose grid all share; default: the latest.")] = None,
+    max_dates: Annotated[int | None, typer.Option(min=1, help="Keep at most so many dates: the first, the last, a draw between.")
+                        ] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Pixels per image that the model sees, where its base allows it.")
+                         ] = None,
     sam: Annotated[Path | None, typer.Option(help="SAM folder for masks; default: the embedded sam_tiny.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of the answer's length in tokens.")] = 512,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
@@ -46,7 +50,7 @@ def predict(
     from geotempo.model.raster import load_stack
     from geotempo.serve.files import check_targets, write_all
     from geotempo.serve.geojson import features
-    from geotempo.serve.job import MaskMaker, answer_question, parse_region
+    from geotempo.serve.job import MaskMaker, answer_question, parse_region, thinned
     from geotempo.serve.questions import MASK_TASKS, question_for
     from geotempo.serve.report import Targets, contents, report
 
@@ -55,6 +59,8 @@ def predict(
     question_for(task, prompt, len(images))
     spectral = Spectral(tuple(view or ()), tuple(product or ()), band_names, tuple(offset or ()), tuple(cloud_mask or ()))
     stack = load_stack(images, date or (), bands=bands, stretch=stretch, reference=reference, spectral=spectral)
+    if max_dates is not None:
+        stack = thinned(stack, max_dates)
 
     def segmenter() -> MaskMaker:
         from geotempo.model.masks import Segmenter
@@ -62,7 +68,7 @@ def predict(
         return Segmenter.load(sam)
 
     wanted = masks is not None or task in MASK_TASKS
-    outcome = answer_question(stack, _predictor(model, answer), task=task, prompt=prompt,
+    outcome = answer_question(stack, _predictor(model, answer, max_pixels), task=task, prompt=prompt,
                               regions=[parse_region(text) for text in region or ()],
                               segmenter=segmenter if wanted else None, max_new_tokens=max_new_tokens)
     found = features(outcome)
@@ -71,7 +77,7 @@ def predict(
     typer.echo(report(outcome, found, list(files), as_json=json_output))
 
 
-def _predictor(model: str | None, answer: Path | None) -> "Predictor":
+def _predictor(model: str | None, answer: Path | None, max_pixels: int | None) -> "Predictor":
     """The fixed answer where one is given, else the model."""
     if answer is not None:
         from geotempo.serve.replay import ReplayPredictor
@@ -84,4 +90,4 @@ def _predictor(model: str | None, answer: Path | None) -> "Predictor":
     from geotempo.model.checkpoints import default_model
     from geotempo.serve.hf import HFPredictor
 
-    return HFPredictor(default_model() if model is None else model)
+    return HFPredictor(default_model() if model is None else model, max_pixels=max_pixels)

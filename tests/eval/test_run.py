@@ -21,6 +21,7 @@ from geotempo.eval.report import table
 from geotempo.eval.runner import run
 from geotempo.eval.score import score_run
 from geotempo.eval.task import load_task, task_names
+from geotempo.model.convention import GEOTEMPO, TEOCHAT, Convention
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Mask, rasterize
 from geotempo.model.predictor import Reply, Request
@@ -41,6 +42,7 @@ class Looking:
     answers: dict[tuple[bytes, ...], str]
     name: str = "looking"
     seen: list[Request] = field(default_factory=list)
+    convention: Convention = GEOTEMPO
 
     def predict(self, requests: Sequence[Request]) -> list[Reply]:
         self.seen += requests
@@ -260,6 +262,13 @@ def test_a_model_that_never_looks_is_found_out(store, tmp_path):
     results = score_run(tmp_path / "swap", against=tmp_path / "plain")
     assert results["against"]["change_caption"]["stays"] == 1.0
     assert values(results, "change_caption")["caption_exact_first"] == 0.0
+
+
+def test_answers_are_read_in_the_models_own_convention(store, tmp_path):
+    run(store, select("change_grounding"), FixedAnswers("boxes", {"change_grounding": "[10, 20, 30, 40]"}, TEOCHAT), tmp_path)
+    assert score_run(tmp_path)["parse_rate"]["change_grounding"]["ok"] == 1.0
+    run(store, select("change_grounding"), OracleAnswers(convention=TEOCHAT), tmp_path / "oracle")
+    assert values(score_run(tmp_path / "oracle"), "change_grounding")["box_f1"] == 100.0
 
 
 def test_blank_images_against_the_unperturbed_run(store, tmp_path):

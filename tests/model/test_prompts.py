@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from geotempo.model import answer
+from geotempo.model.convention import GEOTEMPO, TEOCHAT
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Box
@@ -76,3 +77,43 @@ def test_a_broken_image_is_named() -> None:
     good = image("a").encoded()
     with pytest.raises(InputError, match="broken"):
         render(Request((ImageRecord("broken", 40, 30, data=good[: len(good) // 2]),), "q"))
+
+
+# --- teochat mode --------------------------------------------------------------------------------------------------
+
+
+def teochat_text(request: Request) -> str:
+    parts = render(request, TEOCHAT).messages[0]["content"]
+    return "".join(part["text"] if part["type"] == "text" else "<image>" for part in parts)
+
+
+def test_teochats_words_for_one_two_and_more_images() -> None:
+    a, b, c = image("a", "2019"), image("b", "2020"), image("c", "2021")
+    assert teochat_text(Request((a,), "Is there a road?")) == "This is a satellite image: Image 1: <image>\nIs there a road?"
+    assert teochat_text(Request((b, a), "q")) == ("These are two satellite images capturing the same location at different times in "
+                                                  "chronological order: Image 1: <image>Image 2: <image>\nq")
+    assert teochat_text(Request((a, b, c), "q")).startswith("This is a sequence of satellite images capturing the same location at ")
+    known = tuple(image(name, date, sensor="Sentinel-2") for name, date in (("a", "2019"), ("b", "2020")))
+    assert teochat_text(Request(known, "q")).startswith("These are two satellite images from Sentinel-2 capturing")
+
+
+def test_a_teochatlas_question_keeps_its_own_introduction() -> None:
+    asked = "These are two low-resolution, optical satellite images capturing the same location at different times: <video>\nWhat now?"
+    assert teochat_text(Request((image("b", "2020"), image("a", "2019")), asked)) == (
+        "These are two low-resolution, optical satellite images capturing the same location at different times in chronological order: "
+        "Image 1: <image>Image 2: <image>\nWhat now?")
+
+
+def test_teochat_regions_are_percent_and_pictures_are_not_padded() -> None:
+    wide = image("a", "2019", size=(200, 100))
+    request = Request((wide,), "What is at <region:0>?", (Region(1, Box(20, 30, 100, 60)),))
+    assert teochat_text(request).endswith("What is at [10, 30, 50, 60]?")
+    assert render(request, TEOCHAT).images[0].size == (200, 100)
+    (region,) = answer.parse("[10, 30, 50, 60]", frames_of([wide], TEOCHAT), mode="teochat").regions or ()
+    assert region.geometry == Box(20, 30, 100, 60)
+
+
+def test_teochat_sees_the_centre_crop_only() -> None:
+    assert TEOCHAT.seen(200, 100) == Box(50, 0, 150, 100)
+    assert TEOCHAT.seen(90, 90) == Box(0, 0, 90, 90)
+    assert GEOTEMPO.seen(200, 100) == Box(0, 0, 200, 100)

@@ -11,13 +11,14 @@ import shapely
 from PIL import Image
 
 from geotempo.data_builders.sample import TASKS
+from geotempo.model.convention import TEOCHAT
 from geotempo.model.errors import InputError, ModelError
 from geotempo.model.geometry import Mask, bounds
 from geotempo.model.raster import load_stack
 from geotempo.model.records import Status
 from geotempo.serve.files import write_all
 from geotempo.serve.geojson import feature_collection, features, to_bytes
-from geotempo.serve.job import answer_question, label_image
+from geotempo.serve.job import answer_question, label_image, thinned
 from geotempo.serve.page import Entry, render_page
 from geotempo.serve.questions import CHANGE_TASKS, MASK_TASKS, TASK_QUESTIONS, question_for
 from geotempo.serve.replay import ReplayPredictor
@@ -60,6 +61,32 @@ def test_the_usual_question_depends_on_the_number_of_images():
     assert question_for(None, None, 1)[0] == "caption" and question_for(None, None, 3)[0] == "change_caption"
     assert question_for(None, "Where is water?", 2) == (None, "Where is water?")
     assert question_for("counting", "How many?", 1) == ("counting", "How many?")
+
+
+def test_a_thinned_sequence_keeps_its_ends_and_names_what_is_gone(ring_files):
+    dates = [str(2000 + k) for k in range(10)]
+    stack = load_stack([ring_files[k % 2] for k in range(10)], dates[::-1])
+    short = thinned(stack, 4)
+    kept = [str(image.date) for image in short.images]
+    assert len(kept) == 4 and {"2000", "2009"} <= set(kept)
+    assert all(date in short.notes[-1] for date in set(dates) - set(kept))
+    outcome = answer_question(short, ReplayPredictor('[{"image":4,"bbox_2d":[300,200,700,600]}]'), task="change_grounding")
+    (feature,) = features(outcome)
+    # the last of four is 2009, which the user gave first
+    assert (feature.properties["image"], feature.properties["date"], feature.properties["request_index"]) == (4, "2009", 0)
+    assert thinned(stack, 10) is stack
+
+
+def test_in_teochat_mode_boxes_outside_the_crop_are_not_assessable(tmp_path):
+    Image.new("RGB", (200, 100), (40, 80, 40)).save(tmp_path / "wide.png")
+    stack = load_stack([str(tmp_path / "wide.png")])
+    reply = ReplayPredictor("[0, 10, 20, 30], [40, 40, 60, 60]", convention=TEOCHAT)
+    outcome = answer_question(stack, reply, prompt="Identify all the buildings.")
+    assert [region.assessable for region in outcome.regions] == [False, True]
+    assert "centre crop" in (outcome.regions[0].reason or "")
+    assert bounds(outcome.regions[1].geometry).as_tuple() == (80, 40, 120, 60)
+    collection = feature_collection(outcome, features(outcome))
+    assert any("centre crop of 100 x 100 of 200 x 100" in note for note in collection["geotempo"]["notes"])
 
 
 def test_mask_becomes_polygon_with_hole_in_pixels(ring_files):
