@@ -1,8 +1,8 @@
 """A folder of single-band files of one acquisition, read as one multispectral image.
 
-That is how OSCD (`imgs_1/B01.tif`, `imgs_2/T31UDQ_20170829T105019_B02.tif`), Sentinel-2 products (`..._B04_10m.jp2`), Landsat
-Collection 2 (`..._SR_B4.TIF`, `..._QA_PIXEL.TIF`) and downloads from catalogues (`red.tif`, `scl.tif`) come. The band is the last
-part of a file's name. Of a band that is there at several resolutions the finest file counts.
+That is how OSCD (`imgs_1/B01.tif`, `imgs_2/T31UDQ_20170829T105019_B02.tif`), Sentinel-2 products (`..._B04_10m.jp2`),
+Landsat Collection 2 (`..._SR_B4.TIF`, `..._QA_PIXEL.TIF`) and downloads from catalogues (`red.tif`, `scl.tif`) come. The
+band is the last part of a file's name. Of a band that is there at several resolutions the finest file counts.
 """
 
 import re
@@ -40,8 +40,8 @@ def open_folder(path: str) -> Source:
         if name is not None:
             found.setdefault(name, []).append(file)
     if not found:
-        raise InputError(f"{path!r} is a folder without band files; their names end in the band, such as B04.tif, X_B04_10m.jp2, "
-                         "X_SR_B4.TIF or red.tif. Give a folder of these, or the image files themselves")
+        raise InputError(f"{path!r} is a folder without band files; their names end in the band, such as B04.tif, "
+                         "X_B04_10m.jp2, X_SR_B4.TIF or red.tif. Give a folder of these, or the image files themselves")
     layers: list[Layer] = []
     texts, notes = [folder.name], list[str]()
     tags, properties = dict[str, str](), dict[str, Any]()
@@ -80,12 +80,12 @@ def _finest(path: str, name: str, files: list[Path]) -> Source:
     sources = [open_file(str(file)) for file in files]
     for source in sources:
         if source.plain is not None or len([layer for layer in source.layers if layer.colour != "alpha"]) != 1:
-            raise InputError(f"{source.path!r} is named as band {name} but holds {len(source.layers)} bands; a folder is read as "
-                             "one image only where each file is one band. Give that file itself")
+            raise InputError(f"{source.path!r} is named as band {name} but holds {len(source.layers)} bands; a folder is "
+                             "read as one image only where each file is one band. Give that file itself")
     sources.sort(key=lambda source: source.grid.width * source.grid.height)
     if len(sources) > 1 and sources[-1].grid.width == sources[-2].grid.width:
-        raise InputError(f"{path!r} holds the band {name} twice ({sources[-2].path!r} and {sources[-1].path!r}); give the folder of "
-                         "one acquisition, e.g. OSCD's imgs_1")
+        raise InputError(f"{path!r} holds the band {name} twice ({sources[-2].path!r} and {sources[-1].path!r}); give the "
+                         "folder of one acquisition, e.g. OSCD's imgs_1")
     return sources[-1]
 
 
@@ -93,13 +93,13 @@ def _check_place(path: str, layer: Layer, grid: Grid) -> None:
     """Refuse a band of another place than the finest one's."""
     if layer.grid.place is None or grid.place is None:
         if layer.grid.place is not grid.place or (layer.grid.width, layer.grid.height) != (grid.width, grid.height):
-            raise InputError(f"{layer.file!r} cannot be laid on the other bands of {path!r}: band files without georeference must "
-                             f"be of one size, here {grid.width} x {grid.height}")
+            raise InputError(f"{layer.file!r} cannot be laid on the other bands of {path!r}: band files without "
+                             f"georeference must be of one size, here {grid.width} x {grid.height}")
         return
     mine, whole = _footprint(layer.grid, layer.grid.place, grid.place), shapely.box(0, 0, grid.width, grid.height)
     if mine.intersection(whole).area < _MIN_OVERLAP * min(mine.area, whole.area):
-        raise InputError(f"{layer.file!r} shows another place than the other bands of {path!r}; a folder is one acquisition of one "
-                         "place")
+        raise InputError(f"{layer.file!r} shows another place than the other bands of {path!r}; a folder is one "
+                         "acquisition of one place")
 
 
 def _footprint(grid: Grid, place: Georeference, onto: Georeference) -> shapely.Polygon:

@@ -1,4 +1,4 @@
-"""What is shown of each image of a sequence: its bands identified, then the views or bands chosen. No torch, no GDAL."""
+"""What is shown of each image of a sequence: its bands identified, then views or bands chosen. No torch, no GDAL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -89,8 +89,8 @@ def each(values: Sequence[str] | Sequence[int], option: str, count: int) -> list
         InputError: Another number of values was given.
     """
     if len(values) not in (0, 1, count):
-        raise InputError(f"{count} images and {len(values)} values of {option} were given; give {option} once, or once for each image "
-                         "in the same order")
+        raise InputError(f"{count} images and {len(values)} values of {option} were given; give {option} once, or once for "
+                         "each image in the same order")
     return [values[0]] * count if len(values) == 1 else [*values] or [None] * count
 
 
@@ -124,8 +124,9 @@ def know(source: Source, product: str | None, band_names: str | None) -> Known:
     roles = with_colours(roles, [layer.colour for layer in layers])
     known = Known(source, found, tuple(all_names), roles)
     if product and found and is_radar(roles) != (found.modality == "sar"):
-        raise InputError(f"{source.path!r} is no {found.key}: its bands are {', '.join(map(known.table.label, known.table.data))}; "
-                         "give the product that it is, or name the bands with --band-names")
+        bands = ", ".join(map(known.table.label, known.table.data))
+        raise InputError(f"{source.path!r} is no {found.key}: its bands are {bands}; give the product that it is, or name "
+                         "the bands with --band-names")
     return known
 
 
@@ -133,17 +134,17 @@ def _user_names(path: str, text: str, count: int) -> list[str | None]:
     """The names of `--band-names`."""
     names = [name.strip() for name in text.split(",")]
     if len(names) != count:
-        raise InputError(f"--band-names gives {len(names)} names, {path!r} has {count} bands; give one name for each, in the file's "
-                         "order, and - for a band without a name")
+        raise InputError(f"--band-names gives {len(names)} names, {path!r} has {count} bands; give one name for each, in the "
+                         "file's order, and - for a band without a name")
     return [name if name not in ("", "-") else None for name in names]
 
 
 def plan(images: Sequence[Known], bands: str | None, views: Sequence[str]) -> list[tuple[Shot, ...]]:
     """The pictures of each image.
 
-    Named views are made of every image of their kind: optical ones of optical images, radar ones of radar images. Without views and
-    bands a sequence of known products shows their usual view (true colour, or the SAR composite), and anything else its red, green
-    and blue.
+    Named views are made of every image of their kind: optical ones of optical images, radar ones of radar images.
+    Without views and bands a sequence of known products shows their usual view (true colour, or the SAR composite),
+    and anything else its red, green and blue.
 
     Args:
         images: Of the sequence.
@@ -169,9 +170,10 @@ def _views(known: Known, wanted: Sequence[View], kinds: set[bool]) -> tuple[Shot
     radar = is_radar(known.roles)
     mine = [view for view in wanted if (view.modality == "sar") == radar or (view.modality == "sar") not in kinds]
     if not mine:
-        kind = "a radar" if radar else "an optical"
-        raise InputError(f"{known.source.path!r} is {kind} image, and none of the views {', '.join(view.name for view in wanted)} can "
-                         f"be made of it; add --view {'VV' if radar else repr('true colour')}")
+        kind, instead = ("a radar", "VV") if radar else ("an optical", "'true colour'")
+        names = ", ".join(view.name for view in wanted)
+        raise InputError(f"{known.source.path!r} is {kind} image, and none of the views {names} can be made of it; add "
+                         f"--view {instead}")
     return tuple(_shot(known, view) for view in mine)
 
 
@@ -197,6 +199,6 @@ def narrowed(known: Known, shots: Sequence[Shot]) -> Known:
     coarse = [known.table.label(i + 1) for i in chosen if not layers[i].grid.same_as(grid)]
     notes = known.source.notes
     if coarse:
-        size = f"{grid.width} x {grid.height} pixels"
-        notes += (f"{known.source.path}: {', '.join(coarse)} resampled to the grid of the finest band shown, {size} (bilinear)",)
+        what = f"{', '.join(coarse)} resampled to the grid of the finest band shown"
+        notes += (f"{known.source.path}: {what}, {grid.width} x {grid.height} pixels (bilinear)",)
     return replace(known, source=replace(known.source, grid=grid, notes=notes))

@@ -25,15 +25,15 @@ _SAME_FOR_ALL: dict[str, Role] = {
     "swir1": "swir16", "swir2": "swir22", "nirnarrow": "nir08", "narrownir": "nir08", "qapixel": "qa_pixel",
     "swir16": "swir16", "swir22": "swir22", "nir08": "nir08", "nir09": "nir09", "pan": "pan", "cirrus": "cirrus",
     "rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "rededge078",
-    **{name: name for name in ("coastal", "blue", "green", "red", "nir", "rededge071", "rededge075", "rededge078", "scl")},
-    **{name: name for name in POLARISATIONS},
+    **{name: name for name in ("coastal", "blue", "green", "red", "nir", "scl", *POLARISATIONS)},
+    **{name: name for name in ("rededge071", "rededge075", "rededge078")},
 }
 _POLARISED = re.compile(r"(?:sigma0|gamma0|beta0|amplitude|intensity|db|lin|power|rtc|norlim|nort)+")
 
 SENTINEL2: dict[str, Role] = {
     "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071", "B06": "rededge075",
-    "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16", "B12": "swir22",
-    "SCL": "scl",
+    "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16",
+    "B12": "swir22", "SCL": "scl",
 }
 LANDSAT_OLI: dict[str, Role] = {
     "B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "nir", "B6": "swir16", "B7": "swir22",
@@ -107,7 +107,7 @@ def with_colours(roles: Sequence[Role | None], colours: Sequence[str]) -> tuple[
 
 
 def _padded(names: Sequence[str | None]) -> Mapping[str, Role]:
-    """Roles of zero-padded names: all of Sentinel-2's where a band is there that only it has, else the visible three."""
+    """Roles of zero-padded names: all of Sentinel-2's where a band is there that only it has, else three colours."""
     given = {name for name in names if name}
     scheme = SENTINEL2 if given & _ONLY_SENTINEL2 else {key: SENTINEL2[key] for key in ("B02", "B03", "B04")}
     return {spelling: role for key, role in scheme.items() for spelling in (key, key.lower())}

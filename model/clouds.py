@@ -2,12 +2,12 @@
 
 | layer | cloud | no data |
 |---|---|---|
-| Sentinel-2 scene classification (SCL) | 3 cloud shadow, 8 and 9 cloud, 10 thin cirrus | 0 no data, 1 saturated or defective |
+| Sentinel-2 scene classification (SCL) | 3 cloud shadow, 8, 9 cloud, 10 thin cirrus | 0 no data, 1 saturated or defective |
 | Landsat Collection 2 QA_PIXEL | bits 1 dilated cloud, 2 cirrus, 3 cloud, 4 cloud shadow | bit 0 fill |
 | mask file (`--cloud-mask`) | any value but 0 | - |
 
-Sources: Sentinel-2 Level-2A Algorithm Theoretical Basis Document (scene classification); USGS Landsat Collection 2 Quality
-Assessment Bands.
+Sources: Sentinel-2 Level-2A Algorithm Theoretical Basis Document (scene classification); USGS Landsat Collection 2
+Quality Assessment Bands.
 """
 
 from pathlib import Path
@@ -61,11 +61,12 @@ def file_clouds(path: str, image: Source, grid: Grid) -> tuple[BoolArray, BoolAr
     mask = open_file(path)
     bands = [i for i, layer in enumerate(mask.layers) if layer.colour != "alpha"]
     if mask.plain is None and len(bands) != 1:
-        raise InputError(f"--cloud-mask {path!r} has {len(bands)} bands; give a file with one, in which any value but 0 is cloud")
+        raise InputError(f"--cloud-mask {path!r} has {len(bands)} bands; give a file with one, in which any value but 0 is "
+                         "cloud")
     placed = mask.grid.place is not None and grid.place is not None
     if not placed and (mask.grid.width, mask.grid.height) != (grid.width, grid.height):
-        raise InputError(f"--cloud-mask {path!r} is {mask.grid.width} x {mask.grid.height} and {image.path!r} is {grid.width} x "
-                         f"{grid.height}; without georeference both must be of one size")
+        raise InputError(f"--cloud-mask {path!r} is {mask.grid.width} x {mask.grid.height} and {image.path!r} is "
+                         f"{grid.width} x {grid.height}; without georeference both must be of one size")
     onto = grid if placed else mask.grid
     pixels = read(mask, bands, onto, nearest=True)
     role = (band_in(Path(path).stem) or "").lower()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geotempo.model.bands import Role, identify, role_of_name, with_colours
+from geotempo.model.bands import QUALITY, Role, identify, role_of_name, with_colours
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import BoolArray
 
@@ -114,8 +114,9 @@ def choose_bands(table: BandTable, wanted: str | None) -> tuple[int, ...]:
     found = [_find(table, role) for role in _COLOURS]
     if all(found):
         return tuple(number for number in found if number)
-    if len(table.data) in (1, 3):
-        return table.data
+    pictures = tuple(number for number in table.data if table.roles[number - 1] not in QUALITY)
+    if len(pictures) in (1, 3):
+        return pictures
     count = len(table.colours)
     listed = ", ".join(f"{i}={name}" for i, name in enumerate(table.names, 1) if name) or "unnamed"
     raise InputError(f"{table.file!r} has {count} bands ({listed}) and does not say which are red, green and blue; "

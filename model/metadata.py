@@ -1,8 +1,8 @@
 """What stands beside and inside a raster file: a STAC item, tags, identifiers in names. No torch, no GDAL.
 
-A STAC item is looked for as `NAME.tif.json` or `NAME.json`, then among the other small JSON files of the folder: the one
-with an asset whose `href` ends in the file's name. Both ways of writing bands are read: `eo:bands` with `raster:bands`
-(STAC 1.0) and `bands` with `eo:` and `raster:` fields (STAC 1.1).
+A STAC item is looked for as `NAME.tif.json` or `NAME.json`, then among the other small JSON files of the folder: the
+one with an asset whose `href` ends in the file's name. Both ways of writing bands are read: `eo:bands` with
+`raster:bands` (STAC 1.0) and `bands` with `eo:` and `raster:` fields (STAC 1.1).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Products whose values mean something physical: band order, scale, and how a file is known to be one. No torch, no GDAL.
+"""Data products: their band order, what their values mean, and how a file is known to be one. No torch, no GDAL.
 
 | key | bands in documented order | values |
 |---|---|---|
@@ -9,9 +9,9 @@
 | sentinel-1-grd | VV, VH (2) | sigma0 or gamma0, linear power or dB (float); amplitude (integer) |
 | naip | red, green, blue, near infrared (4) | 8-bit display values |
 
-Sources: Sentinel-2 Products Specification Document (offset: processing baseline 04.00, 25 January 2022); USGS Landsat 8-9
-and 4-7 Collection 2 Level 2 Science Product Guides; Sentinel-1 Product Specification; USDA NAIP. Value 0 is no data in the
-first four. EuroSAT's TIFFs put B8A last: name their bands with `--band-names`.
+Sources: Sentinel-2 Products Specification Document (offset: see `geotempo.model.radiometry`); USGS Landsat 8-9 and 4-7
+Collection 2 Level 2 Science Product Guides; Sentinel-1 Product Specification; USDA NAIP. Value 0 is no data in the first
+four. EuroSAT's TIFFs put B8A last: name their bands with `--band-names`.
 """
 
 import difflib
@@ -60,13 +60,16 @@ _OLI = tuple(name for name in LANDSAT_OLI if name != "QA_PIXEL")
 _TM = tuple(name for name in LANDSAT_TM if name != "QA_PIXEL")
 _NAIP: dict[str, Role] = {name: name for name in ("red", "green", "blue", "nir")}
 
+_RADAR: dict[str, Role] = {name.upper(): name for name in POLARISATIONS}
+_MANY: Modality = "multispectral"
+
 PRODUCTS = {product.key: product for product in (
-    Product("sentinel-2-l1c", "Sentinel-2", "multispectral", SENTINEL2, _orders(_L1C), 1e-4, nodata=0),
-    Product("sentinel-2-l2a", "Sentinel-2", "multispectral", SENTINEL2, _orders(_L2A, "SCL"), 1e-4, nodata=0),
-    Product("landsat-oli-c2-l2", "Landsat 8-9", "multispectral", LANDSAT_OLI, _orders(_OLI, "QA_PIXEL"), 2.75e-5, -0.2, 0),
-    Product("landsat-tm-c2-l2", "Landsat 4-7", "multispectral", LANDSAT_TM, _orders(_TM, "QA_PIXEL"), 2.75e-5, -0.2, 0),
-    Product("sentinel-1-grd", "Sentinel-1", "sar", {name.upper(): name for name in POLARISATIONS}, {2: ("VV", "VH")}),
-    Product("naip", "NAIP", "multispectral", _NAIP, _orders(tuple(_NAIP))),
+    Product("sentinel-2-l1c", "Sentinel-2", _MANY, SENTINEL2, _orders(_L1C), 1e-4, nodata=0),
+    Product("sentinel-2-l2a", "Sentinel-2", _MANY, SENTINEL2, _orders(_L2A, "SCL"), 1e-4, nodata=0),
+    Product("landsat-oli-c2-l2", "Landsat 8-9", _MANY, LANDSAT_OLI, _orders(_OLI, "QA_PIXEL"), 2.75e-5, -0.2, 0),
+    Product("landsat-tm-c2-l2", "Landsat 4-7", _MANY, LANDSAT_TM, _orders(_TM, "QA_PIXEL"), 2.75e-5, -0.2, 0),
+    Product("sentinel-1-grd", "Sentinel-1", "sar", _RADAR, {2: ("VV", "VH")}),
+    Product("naip", "NAIP", _MANY, _NAIP, _orders(tuple(_NAIP))),
 )}
 
 # Identifiers that a file, a folder above it, a tag or a STAC item may carry.
@@ -75,9 +78,10 @@ _S2_GRANULE = re.compile(r"(?:^|_)T\d{2}[C-X][A-Z]{2}_\d{8}T\d{6}_(?:B\d[0-9A]|S
 _LANDSAT_ID = re.compile(r"L([CTE])0([4-9])_L2S[PR]_\d{6}_\d{8}")
 _S1_ID = re.compile(r"S1[A-D]_(?:IW|EW|S[1-6])_GRD[FHM]?_|s1[a-d]-(?:iw|ew|s[1-6])-grd-")
 _COLLECTIONS = {  # of the Earth Search, Planetary Computer and Earth Engine catalogues
-    "sentinel-2-c1-l2a": "sentinel-2-l2a", "sentinel-2-pre-c1-l2a": "sentinel-2-l2a", "sentinel-s2-l2a-cogs": "sentinel-2-l2a",
-    "COPERNICUS/S2_SR": "sentinel-2-l2a", "COPERNICUS/S2_SR_HARMONIZED": "sentinel-2-l2a", "COPERNICUS/S2": "sentinel-2-l1c",
-    "COPERNICUS/S2_HARMONIZED": "sentinel-2-l1c", "COPERNICUS/S1_GRD": "sentinel-1-grd", "sentinel-1-rtc": "sentinel-1-grd",
+    "sentinel-2-c1-l2a": "sentinel-2-l2a", "sentinel-2-pre-c1-l2a": "sentinel-2-l2a",
+    "sentinel-s2-l2a-cogs": "sentinel-2-l2a", "sentinel-1-rtc": "sentinel-1-grd", "COPERNICUS/S1_GRD": "sentinel-1-grd",
+    "COPERNICUS/S2_SR": "sentinel-2-l2a", "COPERNICUS/S2_SR_HARMONIZED": "sentinel-2-l2a",
+    "COPERNICUS/S2": "sentinel-2-l1c", "COPERNICUS/S2_HARMONIZED": "sentinel-2-l1c",
 }
 _BASELINE = re.compile(r"_N(\d{2})(\d{2})_R\d{3}_")
 _DAY = re.compile(r"(?<!\d)((?:19|20)\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?:T\d{6})?(?!\d)")
@@ -146,5 +150,5 @@ def names_of(product: Product, file: str, names: Sequence[str | None]) -> tuple[
     if len(names) in product.orders:
         return product.orders[len(names)]
     orders = "; ".join(f"{count}: {', '.join(order)}" for count, order in product.orders.items())
-    raise InputError(f"{file!r} has {len(names)} unnamed bands, which does not fit {product.key} ({orders}); name them with "
-                     "--band-names")
+    raise InputError(f"{file!r} has {len(names)} unnamed bands, which does not fit {product.key} ({orders}); name them "
+                     "with --band-names")

@@ -1,22 +1,23 @@
-"""From digital numbers to what they mean: reflectance, backscatter in dB, or values of no known unit. No torch, no GDAL.
+"""From digital numbers to what they mean: reflectance, decibels, or values of no known unit. No torch, no GDAL.
 
-Sentinel-2 products from processing baseline 04.00 on (25 January 2022) store reflectance * 10000 + 1000, so that dark pixels
-may be negative: reflectance = (DN + offset) / 10000 with offset -1000, before 0 (Sentinel-2 Products Specification Document,
-BOA_ADD_OFFSET and RADIO_ADD_OFFSET). Many archives have taken the 1000 off already ("harmonised"). The offset is applied once, by
-the first of these that speaks:
+Sentinel-2 products from processing baseline 04.00 on (25 January 2022) store reflectance * 10000 + 1000, so that dark
+pixels may be negative: reflectance = (DN + offset) / 10000 with offset -1000, before 0 (Sentinel-2 Products Specification
+Document, BOA_ADD_OFFSET and RADIO_ADD_OFFSET). Many archives have taken the 1000 off already ("harmonised"). The offset is
+applied once, by the first of these that speaks:
 
 1. the user's `--offset`;
-2. `earthsearch:boa_offset_applied: true` (or the older `sentinel:` spelling), or S2_HARMONIZED, S2_SR_HARMONIZED in a name: it has been taken off;
+2. `earthsearch:boa_offset_applied: true` (or the older `sentinel:` spelling), or S2_HARMONIZED or S2_SR_HARMONIZED in a
+   name: it has been taken off;
 3. `raster:bands` of the STAC item with an offset, or scale and offset tags of the file: as they say;
 4. the processing baseline: of the STAC item, the tags, or the product identifier in a name (`_N0400_`);
 5. the date. Metadata are silent then, and a note says what was assumed.
 
-Where the offset would make more than a tenth of the pixels clearly negative (below -0.02) it cannot be in the values; it is left
-out and a note says so. Catalogues are known to get their flags wrong.
+Where the offset would make more than a tenth of a band's pixels clearly negative (below -0.02) it cannot be in the values;
+it is left out and a note says so. Catalogues are known to get their flags wrong.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,7 @@ _NEGATIVE, _MAX_NEGATIVE = -0.02, 0.1  # reflectance that no surface has, and th
 _SAMPLE = 200_000  # pixels that decide whether an offset can be right
 _HARMONISED = re.compile(r"S2(_SR)?_HARMONIZED")  # collections of Earth Engine
 _FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+_BASELINES = ("s2:processing_baseline", "processing:version", "sentinel:processing_baseline")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Calibration:
 
     def apply(self, layer: int, values: Array) -> Floats:
         """Values of a layer in the unit; NaN where there are none."""
-        scaled = values.astype(np.float32) * np.float32(self.scale.get(layer, 1.0)) + np.float32(self.offset.get(layer, 0.0))
+        scale, offset = np.float32(self.scale.get(layer, 1.0)), np.float32(self.offset.get(layer, 0.0))
+        scaled = values.astype(np.float32) * scale + offset
         if self.decibels:
             with np.errstate(divide="ignore", invalid="ignore"):
                 scaled = np.float32(self.decibels) * np.log10(scaled)
@@ -123,8 +126,8 @@ def calibrate(known: Evidence) -> Calibration:
         InputError: An `--offset` was given for something that is not Sentinel-2.
     """
     if known.offset is not None and (known.product is None or known.product.sensor != "Sentinel-2"):
-        raise InputError(f"--offset is the offset of Sentinel-2's digital numbers, but {known.file!r} is not known to be "
-                         "Sentinel-2; add --product sentinel-2-l2a or sentinel-2-l1c")
+        raise InputError(f"--offset is the offset of Sentinel-2's digital numbers, but {known.file!r} is not known to "
+                         "be Sentinel-2; add --product sentinel-2-l2a or sentinel-2-l1c")
     kinds = {values.dtype for values in known.values.values()}
     if kinds == {np.dtype(np.uint8)}:
         return Calibration("display", {}, {})
@@ -169,29 +172,32 @@ def _upper(known: Evidence) -> float:
 def _backscatter(known: Evidence) -> Calibration:
     """Radar values in decibels."""
     if not all(np.issubdtype(values.dtype, np.floating) for values in known.values.values()):
-        note = (f"{known.file} holds whole numbers, so they are taken as uncalibrated amplitudes and shown as 20 log10(DN); "
-                "calibrate to sigma0 for values that compare between dates")
+        note = (f"{known.file} holds whole numbers, so they are taken as uncalibrated amplitudes and shown as 20 log10(DN)"
+                "; calibrate to sigma0 for values that compare between dates")
         return Calibration("amplitude dB", {}, {}, decibels=20, nodata=0, notes=(note,))
     unit: Unit = "dB" if known.product is not None else "number"
     pool = np.concatenate([_sample(known, layer) for layer in known.values])
     if len(pool) and np.median(pool) < 0:
-        return Calibration(unit, {}, {}, notes=(f"{known.file}: most values are negative, so they are decibels already",))
-    return Calibration(unit, {}, {}, decibels=10, nodata=0,
-                       notes=(f"{known.file}: values are positive, so they are linear power, shown as 10 log10(value)",))
+        note = f"{known.file}: most values are negative, so they are decibels already"
+        return Calibration(unit, {}, {}, notes=(note,))
+    note = f"{known.file}: values are positive, so they are linear power, shown as 10 log10(value)"
+    return Calibration(unit, {}, {}, decibels=10, nodata=0, notes=(note,))
 
 
 def _sentinel2(known: Evidence, product: Product) -> Calibration:
     """Reflectance of Sentinel-2 with the offset applied once."""
     scale = product.scale or 1e-4
     offset = _offset(known)
-    number, formula = offset.number, f"reflectance = (DN {offset.number:+d}) / 10000" if offset.number else "reflectance = DN / 10000"
-    notes = [f"{known.file}: {formula}; {offset.reason}"] if number or not offset.stated else []
+    number = offset.number
+    formula = f"(DN {number:+d}) / 10000" if number else "DN / 10000"
+    notes = [f"{known.file}: reflectance = {formula}; {offset.reason}"] if number or not offset.stated else []
     if number < 0 and known.offset is None:
         share = _negative_share(known, scale, number)
         if share > _MAX_NEGATIVE:
             contrary = f" although {offset.reason}:" if offset.stated else ""
-            notes = [(f"{known.file}: Sentinel-2's offset {number} is not applied,{contrary} it would make {100 * share:.0f} % of a band's "
-                      f"values negative, so they do not hold it (harmonised data); --offset {number} applies it all the same")]
+            notes = [(f"{known.file}: Sentinel-2's offset {number} is not applied,{contrary} it would make "
+                      f"{100 * share:.0f} % of a band's values negative, so they do not hold it (harmonised data); "
+                      f"--offset {number} applies it all the same")]
             number = 0
     return Calibration("reflectance", dict.fromkeys(known.values, scale), dict.fromkeys(known.values, number * scale),
                        nodata=product.nodata, notes=tuple(notes))
@@ -199,8 +205,8 @@ def _sentinel2(known: Evidence, product: Product) -> Calibration:
 
 def _negative_share(known: Evidence, scale: float, number: int) -> float:
     """Largest share, over the layers, of pixels that the offset makes clearly negative."""
-    samples = [_sample(known, layer) for layer in known.values]
-    return max((float(((sample + number) * scale < _NEGATIVE).mean()) for sample in samples if len(sample)), default=0.0)
+    samples = [sample for sample in (_sample(known, layer) for layer in known.values) if len(sample)]
+    return max((float(((sample + number) * scale < _NEGATIVE).mean()) for sample in samples), default=0.0)
 
 
 def _offset(known: Evidence) -> _Offset:
@@ -214,7 +220,8 @@ def _offset(known: Evidence) -> _Offset:
         return _Offset(0, "the name says that the data are harmonised")
     stated = [band for band in known.said.values() if band.scale and band.offset is not None]
     if stated and len(stated) == len(known.said):
-        return _Offset(round((stated[0].offset or 0.0) / (stated[0].scale or 1e-4)), "scale and offset of the metadata say so")
+        number = round((stated[0].offset or 0.0) / (stated[0].scale or 1e-4))
+        return _Offset(number, "scale and offset of the metadata say so")
     baseline = _baseline(facts)
     if baseline is not None:
         reason = f"processing baseline {baseline[0]:02d}.{baseline[1]:02d}"
@@ -224,9 +231,8 @@ def _offset(known: Evidence) -> _Offset:
 
 def _baseline(facts: Facts) -> tuple[int, int] | None:
     """Processing baseline that metadata state."""
-    stated: Sequence[object] = (facts.properties.get("s2:processing_baseline"), facts.properties.get("processing:version"),
-                                facts.properties.get("sentinel:processing_baseline"), facts.tags.get("PROCESSING_BASELINE"))
-    for value in stated:
+    stated = [facts.properties.get(key) for key in _BASELINES]
+    for value in (*stated, facts.tags.get("PROCESSING_BASELINE")):
         if match := re.match(r"\s*(\d{1,2})\.(\d{2})\s*\Z", str(value)):
             return int(match[1]), int(match[2])
     if any("_OPER_MSI_" in text for text in facts.texts):
@@ -239,10 +245,12 @@ def _by_date(known: Evidence) -> _Offset:
     stated = known.facts.properties.get("datetime")
     day = known.date or _date(stated) or _date(day_of(known.facts.texts))
     if day is None:
-        return _Offset(0, "the date and the processing baseline are not known, so no offset was ASSUMED; --offset -1000 applies it", False)
+        return _Offset(0, "the date and the processing baseline are not known; ASSUMED to need no offset. --offset -1000 "
+                          "applies it", False)
     silent = f"metadata do not state the processing baseline; ASSUMED from the date {day}:"
     if day.span[1] < AcquisitionDate(_SHIFT_DAY).span[0]:
-        return _Offset(0, f"{silent} before 04.00, no offset. Data that ESA reprocessed since (baseline 05.00) need --offset -1000", False)
+        return _Offset(0, f"{silent} before 04.00, no offset. Data that ESA reprocessed since (baseline 05.00) need "
+                          "--offset -1000", False)
     return _Offset(_OFFSET, f"{silent} 04.00 or later, not harmonised. --offset 0 for harmonised data", False)
 
 

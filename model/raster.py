@@ -1,8 +1,9 @@
-"""Read image files of any kind into `ImageRecord`s: bands or named views chosen, one stretch for the sequence, one grid.
+"""Read image files of any kind into `ImageRecord`s: bands or named views, one stretch for the sequence, one grid.
 
-Each file is opened (`geotempo.model.source`), its bands are identified and the views or bands to show are chosen (`bandplan`,
-`products`, `views`), the bands are read onto the reference grid and calibrated (`radiometry`), and each view becomes 8 bits by one
-stretch for all dates. Clouds stay visible but count neither in percentiles nor as assessable (`clouds`). No torch.
+Each file is opened (`geotempo.model.source`), its bands are identified and the views or bands to show are chosen
+(`bandplan`, `products`, `views`), the bands are read onto the reference grid and calibrated (`radiometry`), and each view
+becomes 8 bits by one stretch for all dates. Clouds stay visible but count neither in percentiles nor as assessable
+(`clouds`). No torch.
 """
 
 import io
@@ -100,27 +101,33 @@ def load_stack(files: Sequence[str], dates: Sequence[str] = (), *, bands: str | 
         files: One or more paths, folders of single-band files, or names that GDAL opens.
         dates: One date per file, or none.
         bands: Bands to show, see `choose_bands`.
-        stretch: Stretch of pictures that show bands, see `find_stretch`; None means the fixed one of the view for known products.
+        stretch: Stretch of pictures that show bands, see `find_stretch`; None means the view's fixed one for known
+            products. Values are reflectance or decibels where the product is known.
         reference: The file whose grid the others are warped onto; the latest one by default.
         spectral: Views, products and what else concerns images with more than three colours.
 
     Returns:
         The sequence in the order given. The views of a file share one acquisition number (`time_order`), dated or not.
+        Two files of one date share one where they show different views (Sentinel-1 and Sentinel-2 of a day); where they
+        show the same view they are two acquisitions.
 
     Raises:
-        InputError: A file cannot be read, the dates do not fit, a view cannot be made, or the images cannot be laid on each other.
+        InputError: A file cannot be read, the dates do not fit, a view cannot be made, or the images cannot be laid on
+            each other.
         MissingExtraError: A file needs GDAL and rasterio is not installed.
     """
     days, asked = _dates(files, dates), spectral or Spectral()
     products, offsets, masks = (each(values, option, len(files)) for values, option in (
         (asked.products, "--product"), (asked.offsets, "--offset"), (asked.cloud_masks, "--cloud-mask")))
-    images = [know(open_source(file), _text(product), asked.band_names) for file, product in zip(files, products, strict=True)]
+    images = [know(open_source(file), _text(product), asked.band_names)
+              for file, product in zip(files, products, strict=True)]
     shots = plan(images, bands, asked.views)
     images = [narrowed(known, mine) for known, mine in zip(images, shots, strict=True)]
     sources = [known.source for known in images]
     chief = _reference(sources, days, reference)
     _check_together(sources)
-    scenes = [_scene(*item, chief) for item in zip(images, shots, days, map(_number, offsets), map(_text, masks), strict=True)]
+    told = zip(images, shots, days, map(_number, offsets), map(_text, masks), strict=True)
+    scenes = [_scene(*item, chief) for item in told]
     notes = [note for scene in scenes for note in _notes(scene, chief)]
     return _stack(scenes, chief.grid, stretch, notes)
 
@@ -175,8 +182,8 @@ def _check_together(sources: Sequence[Source]) -> None:
                              "give all of them as plain images")
         a, b = first.grid, other.grid
         if a.place is None and (a.width, a.height) != (b.width, b.height):
-            raise InputError(f"{first.path!r} is {a.width} x {a.height} and {other.path!r} is {b.width} x {b.height}; images "
-                             "without georeference must be of one size: crop or resize them to the same ground")
+            raise InputError(f"{first.path!r} is {a.width} x {a.height} and {other.path!r} is {b.width} x {b.height}; "
+                             "images without georeference must be of one size: crop or resize them to the same ground")
 
 
 def _scene(known: Known, shots: tuple[Shot, ...], day: AcquisitionDate | None, offset: int | None, mask: str | None,
@@ -187,9 +194,9 @@ def _scene(known: Known, shots: tuple[Shot, ...], day: AcquisitionDate | None, o
     pixels = read(source, chosen, grid)
     seen = pixels.seen(chosen)
     if not seen.any():
-        apart = not source.grid.same_as(grid)
-        raise InputError(f"{source.path!r} does not overlap the reference image; leave it out or choose another --reference" if apart
-                         else f"no pixel of {source.path!r} holds data; check the file and its nodata")
+        raise InputError(f"no pixel of {source.path!r} holds data; check the file and its nodata"
+                         if source.grid.same_as(grid) else f"{source.path!r} does not overlap the reference image; leave "
+                         "it out or choose another --reference")
     evidence = Evidence(source.path, known.product, source.facts, {i: source.layers[i].said for i in chosen},
                         {i: known.roles[i] for i in chosen}, pixels.values, seen, day, offset)
     clouds = file_clouds(mask, source, grid) if mask else own_clouds(source, known.roles, grid)
@@ -204,9 +211,11 @@ def _notes(scene: _Scene, chief: Source) -> list[str]:
         notes.append(f"{source.path} was warped onto the grid of {chief.path} (bilinear)")
     indices = [shot.view.name for shot in scene.shots if shot.view and shot.view.is_index]
     if indices and scene.calibration.unit != "reflectance":
-        notes.append(f"{source.path}: {', '.join(indices)} made of values that are not known to be reflectance; compare dates with care")
+        notes.append(f"{source.path}: {', '.join(indices)} made of values that are not known to be reflectance; compare "
+                     "dates with care")
     if scene.cloud is not None:
-        notes.append(f"{source.path}: {100 * scene.cloud.mean():.1f} % of the pixels lie under cloud or its shadow and are not judged")
+        notes.append(f"{source.path}: {100 * scene.cloud.mean():.1f} % of the pixels lie under cloud or its shadow and are "
+                     "not judged")
     return notes
 
 
@@ -221,7 +230,7 @@ def _stack(scenes: Sequence[_Scene], grid: Grid, wanted: str | None, notes: Sequ
         for (i, j), picture in zip(group, pictures, strict=True):
             made[i, j] = _record(scenes[i], scenes[i].shots[j], i, grid, picture, shown), shown
     order = [(i, j) for i, scene in enumerate(scenes) for j in range(len(scene.shots))]
-    clouds = [Mask.from_array(scene.cloud) if scene.cloud is not None and scene.cloud.any() else None for scene in scenes]
+    clouds = [None if scene.cloud is None or not scene.cloud.any() else Mask.from_array(scene.cloud) for scene in scenes]
     return Stack(images=tuple(made[key][0] for key in order), files=tuple(scenes[i].path for i, _ in order), grid=grid,
                  bands=tuple(made[key][0].bands or () for key in order), stretches=tuple(made[key][1] for key in order),
                  notes=tuple(notes), clouds=tuple(clouds[i] for i, _ in order), requested=tuple(i for i, _ in order))
@@ -236,11 +245,11 @@ def _stretch(view: View | None, scenes: Sequence[_Scene], pictures: Sequence[tup
     units = {scene.calibration.unit: scene.path for scene in scenes}
     if len(units) > 1 and "display" not in units:
         (unit, file), (other, odd) = list(units.items())[:2]
-        raise InputError(f"the values of {file!r} are {_UNITS[unit]} and those of {odd!r} are {_UNITS[other]}; one stretch cannot fit "
-                         "both: say with --product what each file is")
+        raise InputError(f"the values of {file!r} are {_UNITS[unit]} and those of {odd!r} are {_UNITS[other]}; one stretch "
+                         "cannot fit both: say with --product what each file is")
     if view is not None and view.derived and "display" in units:
-        raise InputError(f"{units['display']!r} holds 8-bit display values, of which no ratio can be made; give backscatter in dB or "
-                         "linear power, or --view VV")
+        raise InputError(f"{units['display']!r} holds 8-bit display values, of which no ratio can be made; give backscatter "
+                         "in dB or linear power, or --view VV")
     if view is not None and wanted is None and set(units) == {view.unit}:
         return Stretch(f"fixed, {view.unit}", view.low, view.high)
     clear = [(array, valid if scene.cloud is None else valid & ~scene.cloud)
@@ -248,11 +257,12 @@ def _stretch(view: View | None, scenes: Sequence[_Scene], pictures: Sequence[tup
     return find_stretch(clear if any(valid.any() for _, valid in clear) else pictures, wanted, files)
 
 
-_UNITS = {"reflectance": "reflectance", "dB": "decibels", "amplitude dB": "uncalibrated amplitudes", "display": "8-bit display values",
-          "number": "of no known unit"}
+_UNITS = {"reflectance": "reflectance", "dB": "decibels", "amplitude dB": "uncalibrated amplitudes",
+          "display": "8-bit display values", "number": "of no known unit"}
 
 
-def _record(scene: _Scene, shot: Shot, position: int, grid: Grid, picture: tuple[Array, BoolArray], stretch: Stretch) -> ImageRecord:
+def _record(scene: _Scene, shot: Shot, position: int, grid: Grid, picture: tuple[Array, BoolArray],
+            stretch: Stretch) -> ImageRecord:
     """The record of a picture: original bytes where nothing was done to them, else a lossless PNG."""
     array, valid = picture
     source, place, product = scene.known.source, grid.place, scene.known.product
@@ -265,10 +275,11 @@ def _record(scene: _Scene, shot: Shot, position: int, grid: Grid, picture: tuple
     # Undated files have no date by which their views could be put together.
     together = str(position + 1) if scene.day is None and len(scene.shots) > 1 else None
     return ImageRecord(
-        id=f"{source.path}#{shot.name}" if shot.name else source.path, width=width, height=height, data=data, date=scene.day,
+        id=f"{source.path}#{shot.name}" if shot.name else source.path, width=width, height=height, data=data,
+        date=scene.day, acquisition=together, modality=scene.known.modality, view=shot.name,
         sensor=product.sensor if product else None, gsd=place.gsd(width, height) if place else None, bands=labels,
         crs=place.crs if place else None, transform=_six(place.transform) if place else None,
-        modality=scene.known.modality, view=shot.name, valid=None if clear.all() else Mask.from_array(clear), acquisition=together,
+        valid=None if clear.all() else Mask.from_array(clear),
     )
 
 

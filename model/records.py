@@ -46,6 +46,7 @@ class ImageRecord:
         modality: optical, multispectral or sar.
         view: What the picture shows of the acquisition ("true colour", "NIR", "VV").
         valid: Pixels that carry data; None means all.
+        acquisition: Name of the acquisition that this is a view of, where date and view do not tell; see `time_order`.
     """
 
     id: str
@@ -62,6 +63,7 @@ class ImageRecord:
     modality: Modality | None = None
     view: str | None = None
     valid: Mask | None = None
+    acquisition: str | None = None
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -218,22 +220,30 @@ def time_order(images: Sequence[ImageRecord]) -> TimeOrder:
     """Number the acquisitions of a request.
 
     Dated images are sorted by date (stable); if any date is missing the request's order is kept and `assumed` is set.
-    Images of equal date whose `view` differs, and is given, are views of one acquisition.
+    Images that name the same `acquisition` are views of it and stand together, where its first image stands. Among
+    images that name none, those of equal date whose `view` differs, and is given, are views of one acquisition.
     """
     dates = [image.date for image in images]
     assumed = len(images) > 1 and any(date is None for date in dates)
-    order = list(range(len(images)))
+    first: dict[str, int] = {}
+    anchors = [i if image.acquisition is None else first.setdefault(image.acquisition, i)
+               for i, image in enumerate(images)]
+    order = sorted(range(len(images)), key=lambda i: anchors[i])
     if not assumed:
-        order.sort(key=lambda i: dates[i].sort_key if dates[i] else ())  # type: ignore[union-attr]
+        order.sort(key=lambda i: dates[anchors[i]].sort_key if dates[anchors[i]] else ())  # type: ignore[union-attr]
     numbers = [0] * len(images)
     count, views, last = 0, set[str | None](), None
     for index in order:
         image = images[index]
-        same = image.date is not None and image.date == last and image.view and None not in views
-        if count and same and image.view not in views:
+        if image.acquisition is not None:
+            same = anchors[index] != index
+        else:
+            same = last is not None and image.date == last and bool(image.view) and not {None, image.view} & views
+        if same:
             views.add(image.view)
         else:
-            count, views, last = count + 1, {image.view}, image.date
+            count, views = count + 1, {image.view}
+            last = image.date if image.acquisition is None else None
         numbers[index] = count
     return TimeOrder(tuple(order), tuple(numbers), assumed)
 

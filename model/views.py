@@ -14,10 +14,10 @@
 | VV/VH | their ratio | VV in dB - VH in dB | - | 0 to 20 dB |
 | SAR composite | VV, VH, VV/VH | as above | common dual-polarisation composite | as above |
 
-These limits hold for known products. Where the product is not known, bands are stretched by the percentiles 2-98 of all valid,
-cloud-free pixels of all dates; indices always run from -1 to 1. Where a sensor has no broad near infrared (role nir), its narrow one
-(nir08) is taken. Negative reflectances count as 0 in an index, so that it stays within -1 to 1; where both bands are 0 it has no
-value.
+These limits hold for known products. Where the product is not known, bands are stretched by the percentiles 2-98 of all
+valid, cloud-free pixels of all dates, and 8-bit pictures stay as they are; indices always run from -1 to 1. Where a sensor
+has no broad near infrared (role nir), its narrow one (nir08) is taken. Negative reflectances count as 0 in an index, so that
+it stays within -1 to 1; where both bands are 0 it has no value.
 """
 
 import difflib
@@ -68,7 +68,9 @@ class View:
         """Names of the channels, from the names of the bands in the order of `roles`."""
         if self.is_index:
             return (self.name,)
-        return (*labels, "VV/VH") if self.name == "SAR composite" else (self.name,) if self.name == "VV/VH" else tuple(labels)
+        if self.name == "SAR composite":
+            return (*labels, "VV/VH")
+        return (self.name,) if self.name == "VV/VH" else tuple(labels)
 
     def compute(self, bands: Sequence[Floats]) -> Floats:
         """The channels.
@@ -105,7 +107,8 @@ VIEWS = {view.name: view for view in (
     View("VV/VH", ("vv", "vh"), (0.0,), (20.0,), "dB", "sar"),
     View("SAR composite", ("vv", "vh"), (-25.0, -30.0, 0.0), (0.0, -5.0, 20.0), "dB", "sar"),
 )}
-_SPELLINGS = {"true color": "true colour", "false color": "false colour", "rgb": "true colour", "swir composite": "SWIR", "sar": "SAR composite"}
+_SPELLINGS = {"true color": "true colour", "false color": "false colour", "rgb": "true colour",
+              "swir composite": "SWIR", "sar": "SAR composite"}
 
 
 def view_named(text: str) -> View:
@@ -152,9 +155,10 @@ def layers_for(view: View, roles: Sequence[Role | None], file: str, names: Seque
     if not missing:
         return tuple(found)
     if not any(roles):
-        raise InputError(f"{file!r} does not say which of its {len(roles)} bands is which, so the view {view.name!r} cannot be made; "
-                         "name them with --product NAME or --band-names NAME,NAME,... (one name for each band)")
-    known = ", ".join(f"{name} ({role})" if role and role != name.lower() else name for name, role in zip(names, roles, strict=True))
+        raise InputError(f"{file!r} does not say which of its {len(roles)} bands is which, so the view {view.name!r} cannot "
+                         "be made; name them with --product NAME or --band-names NAME,NAME,... (one name for each band)")
+    known = ", ".join(f"{name} ({role})" if role and role != name.lower() else name
+                      for name, role in zip(names, roles, strict=True))
     raise InputError(f"the view {view.name!r} needs {' and '.join(missing)}, which {file!r} lacks; it has {known}")
 
 

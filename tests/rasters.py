@@ -1,6 +1,7 @@
 """Rasters and STAC items that tests write: small, georeferenced, with the metadata that real products carry."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ def write_tif(path: Path, array: npt.NDArray[Any], *, names: Sequence[str | None
 
     count, height, width = array.shape
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(path, "w", driver="GTiff", width=width, height=height, count=count, dtype=array.dtype, crs=crs,
-                       transform=rasterio.Affine(*transform), nodata=nodata, photometric="MINISBLACK") as out:
+    place = {"crs": crs, "transform": rasterio.Affine(*transform)} if crs else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        out = rasterio.open(path, "w", driver="GTiff", width=width, height=height, count=count, dtype=array.dtype,
+                            nodata=nodata, photometric="MINISBLACK", **place)
+    with out:
         out.write(array)
         out.update_tags(**(tags or {}))
         for number, name in enumerate(names, 1):

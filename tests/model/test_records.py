@@ -1,6 +1,7 @@
 """Images, regions and the numbering of a dated sequence."""
 
 import io
+import itertools
 import shutil
 from dataclasses import FrozenInstanceError, replace
 
@@ -133,6 +134,18 @@ def test_images_without_views_have_numbers_of_their_own(dates):
     assert sorted(result.numbers) == list(range(1, len(dates) + 1))
     for a, b in zip(result.order, result.order[1:], strict=False):
         assert dates[a] != dates[b] or a < b, "equal dates keep the request's order"
+
+
+@given(st.lists(st.tuples(st.none() | dates_st, st.sampled_from([None, "VV", "VH"]), st.sampled_from([None, "a", "b"])), max_size=8))
+def test_images_of_one_named_acquisition_share_its_number_and_no_others_do(images):
+    records = [replace(record(date, view), acquisition=name) for date, view, name in images]
+    result = time_order(records)
+    numbers = [result.numbers[i] for i in result.order]
+    assert numbers == sorted(numbers) and sorted(set(numbers)) == list(range(1, len(set(numbers)) + 1))
+    for one, other in itertools.combinations(range(len(records)), 2):
+        names = {records[one].acquisition, records[other].acquisition}
+        if names != {None}:
+            assert (result.numbers[one] == result.numbers[other]) == (len(names) == 1)
 
 
 def test_views_of_one_acquisition_share_its_number():
