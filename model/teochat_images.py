@@ -52,8 +52,8 @@ class TeoChatImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transf
             input_data_format: `channels_first` or `channels_last`, where the shape leaves it open.
         """
         if hasattr(image, "convert"):
-            image, input_data_format = np.array(image.convert("RGB")), "channels_last"
-        values = torch.as_tensor(image)
+            image, input_data_format = image.convert("RGB"), "channels_last"
+        values = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
         if values.ndim == 2:
             values, input_data_format = values[None], "channels_first"
         if input_data_format == "channels_last" or (input_data_format is None and values.shape[0] not in (1, 3)):

@@ -221,6 +221,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_folders(plan: ImportPlan) -> None:
     if not plan.source.is_dir():
         raise ModelError(f"{plan.source} is not a folder; give the folder of a TEOChat checkpoint")
+    is_run = (plan.source / "adapter_config.json").is_file()
+    if is_run and plan.base is None:
+        raise ModelError(f"{plan.source} is a LoRA run; give the model that it was trained on with --base (the merged, un-quantised "
+                         "Video-LLaVA-7B, or TEOChat for a fine-tuned one)")
+    if plan.base is not None and not is_run:
+        raise ModelError(f"{plan.source} is no LoRA run (it has no adapter_config.json), so --base does not apply")
     out = plan.out.resolve()
     for folder in (plan.source, plan.base, plan.vision):
         if folder is not None and (out == folder.resolve() or out in folder.resolve().parents):

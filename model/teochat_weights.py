@@ -91,7 +91,7 @@ def collect(source: Path, base: Path | None, vision: Path | None, other_base_nam
 
     Args:
         source: Folder with merged weights, or of a LoRA run.
-        base: Folder with the weights under an adapter; needed for a LoRA run, refused otherwise.
+        base: Folder with the weights under an adapter, where the source is a LoRA run.
         vision: Folder of a LanguageBind_Image model, whose tower wins over the source's (as in the original's loader), or
             None.
         other_base_name: Accept an adapter that names another base.
@@ -99,14 +99,8 @@ def collect(source: Path, base: Path | None, vision: Path | None, other_base_nam
     Raises:
         ModelError: Files are missing or damaged, the adapter does not fit the base.
     """
-    is_run = (source / "adapter_config.json").is_file()
-    if is_run and base is None:
-        raise ModelError(f"{source} is a LoRA run; give the model that it was trained on with --base (the merged, un-quantised "
-                         "Video-LLaVA-7B, or TEOChat for a fine-tuned one)")
-    if base is not None and not is_run:
-        raise ModelError(f"{source} is no LoRA run (it has no adapter_config.json), so --base does not apply")
     merged = WeightFiles(_weights(base or source))
-    adapter = _open_adapter(source, base, other_base_name) if is_run and base is not None else None
+    adapter = _open_adapter(source, base, other_base_name) if base is not None else None
     files = [merged, *([adapter.lora, adapter.rest] if adapter else [])]
     origins = {name: Origin(name, entry.shape, partial(merged.read, name)) for name, entry in merged.entries.items()}
     if adapter:

@@ -200,8 +200,10 @@ def write_run(folder: Path, base: str, sizes: Sizes = Sizes(), seed: int = 7, ra
     torch.save({f"base_model.model.{name}": tensor for name, tensor in random_tensors(projector, seed + 1).items()},
                folder / "non_lora_trainables.bin")
     write_json(folder / "config.json", text_config(sizes))
-    write_json(folder / "adapter_config.json", {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "lora_dropout": 0.05, "bias": "none",
-                                                "base_model_name_or_path": base, "fan_in_fan_out": False} | settings)
+    targets = sorted({name.rpartition(".")[2] for name in layer_shapes(sizes, 0)})
+    write_json(folder / "adapter_config.json", {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "lora_dropout": 0.05, "bias": "none",
+        "base_model_name_or_path": base, "fan_in_fan_out": False, "target_modules": targets} | settings)
     return folder
 
 
