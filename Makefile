@@ -20,7 +20,7 @@ $(VENV)/.base: pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(BIN)/pip install -q -e '.[train,serve,geo,eval,dev]'
+	$(BIN)/pip install -q -e '.[train,serve,geo,eval,teochat,dev]'
 	touch $@
 
 demo: $(VENV)/.base

@@ -11,6 +11,7 @@ from geotempo.commands.check import check
 from geotempo.commands.compose import compose
 from geotempo.commands.demo import demo
 from geotempo.commands.eval import evaluate, score
+from geotempo.commands.import_teochat import import_teochat
 from geotempo.commands.predict import predict
 from geotempo.commands.show import show
 from geotempo.commands.train import train
@@ -28,6 +29,7 @@ app.command()(build)
 app.command()(check)
 app.command()(show)
 app.command()(compose)
+app.command("import-teochat")(import_teochat)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(score)

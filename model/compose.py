@@ -2,7 +2,7 @@
 
 The composition is TEOChat's (Irvin et al., arXiv 2410.06234) and LLaVA-1.5's: every image is encoded on its own, a
 two-layer MLP projects the patch features of the second-to-last layer, the LLM reads them in the place of `<image>`.
-Vision and LLM are any CLIP or SigLIP and any Llama or Qwen2/Qwen3 checkpoint, by hub name or folder, or a tiny preset that
+Vision and LLM are any CLIP, SigLIP or SigLIP 2 (fixed resolution) and any Llama or Qwen2/Qwen3 checkpoint, by hub name or folder, or a tiny preset that
 starts from random weights. The result is an ordinary Hugging Face folder that transformers and vLLM load.
 """
 
@@ -131,6 +131,9 @@ def _vision(spec: Composition) -> PreTrainedModel:
         return model
     config = _read_config(spec.vision, "vision")
     config = getattr(config, "vision_config", config)
+    if config.model_type == "siglip2_vision_model":
+        raise ModelError(f"{spec.vision!r} is a SigLIP 2 of variable resolution (naflex), which no LLaVA in vLLM encodes; give one "
+                         "of fixed resolution, e.g. google/siglip2-so400m-patch16-384 (their config says 'siglip')")
     if config.model_type not in _VISION_MODELS:
         raise ModelError(f"{spec.vision!r} is of type {config.model_type!r}; the vision encoder must be one of "
                          f"{', '.join(_VISION_MODELS)}")

@@ -15,5 +15,5 @@ pip=("$1/bin/python" -m pip)
 "${pip[@]}" uninstall -q -y torchaudio torchcodec
 "${pip[@]}" install -q --no-deps "$here/shims"
 # vLLM's numba wants an older numpy than the newest; the constraint keeps what vLLM chose.
-"${pip[@]}" install -q -e "$here/../..[train,geo,eval]" pytest pytest-timeout hypothesis "numpy==$("$1/bin/python" -c 'import numpy; print(numpy.__version__)')"
+"${pip[@]}" install -q -e "$here/../..[train,geo,eval,teochat]" pytest pytest-timeout hypothesis "numpy==$("$1/bin/python" -c 'import numpy; print(numpy.__version__)')"
 HF_HUB_OFFLINE=1 "$1/bin/vllm" --version 2>&1 | tail -1

@@ -6,7 +6,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Siglip2Config,
+    SiglipConfig,
+    SiglipModel,
+)
 
 from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.compose import Composition, compose
@@ -128,6 +137,18 @@ def test_the_wrong_architecture_is_refused(tmp_path: Path) -> None:
         compose(Composition("tiny-clip", str(tmp_path / "clip")), TEXTS)
     with pytest.raises(ModelError, match="image-text model"):
         load_checkpoint(tmp_path / "clip")
+
+
+def test_siglip_2_of_fixed_resolution_is_a_siglip_and_naflex_is_refused(tmp_path: Path) -> None:
+    """Published SigLIP 2 checkpoints of fixed resolution carry the model type `siglip`; those of variable resolution `siglip2`."""
+    SiglipModel(SiglipConfig(vision_config=SMALL_VISION, text_config={"hidden_size": 32, "num_hidden_layers": 1,
+                                                                     "num_attention_heads": 2})).save_pretrained(tmp_path / "fixed")
+    model, _ = compose(Composition(str(tmp_path / "fixed"), "tiny-qwen2", {}, SMALL_LLM, vocab_size=320), TEXTS)
+    assert model.config.vision_config.model_type == "siglip_vision_model"
+    assert model.config.vision_feature_layer == -1
+    Siglip2Config(vision_config={"hidden_size": 32}).save_pretrained(tmp_path / "naflex")
+    with pytest.raises(ModelError, match="variable resolution"):
+        compose(Composition(str(tmp_path / "naflex"), "tiny-qwen2", {}, SMALL_LLM, vocab_size=320), TEXTS)
 
 
 def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
