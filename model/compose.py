@@ -193,7 +193,8 @@ def _image_processor(source: str, side: int, is_clip: bool) -> CLIPImageProcesso
         except (OSError, ValueError):
             normal = {}  # weights without a preprocessor_config.json: the architecture's usual mean and deviation
     size = {"height": side, "width": side}
-    return kind(size=size, do_center_crop=False, crop_size=size, **normal) if is_clip else kind(size=size, **normal)
+    # SigLIP's processor knows no crop, but LLaVA's counts an image's tokens by `crop_size`.
+    return kind(size=size, do_center_crop=False, crop_size=size, **normal)
 
 
 def _processor(vision: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase,

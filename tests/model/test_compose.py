@@ -17,6 +17,7 @@ from transformers import (
     SiglipModel,
 )
 
+from geotempo.model.budget import tokens_per_image
 from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ModelError
@@ -50,6 +51,7 @@ def test_presets_generate_and_come_back_bit_for_bit(vision: str, llm: str, tmp_p
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     inputs = encode(processor2, pair(), add_generation_prompt=True)
     assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 2 * 16
+    assert tokens_per_image(processor2, [(64, 64), (30, 90)]) == (16, 16)
     tokens = [m.eval().generate(**inputs, max_new_tokens=4, do_sample=False).tolist() for m in (model, again)]
     assert tokens[0] == tokens[1]
     assert inputs["input_ids"].tolist() == encode(processor, pair(), add_generation_prompt=True)["input_ids"].tolist()
