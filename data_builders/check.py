@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -20,7 +19,7 @@ from geotempo.data_builders.schema import IMAGE_SCHEMA, SAMPLE_SCHEMA, content_i
 from geotempo.data_builders.shards import REJECTED
 from geotempo.data_builders.store import Store
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Box, Geometry, Mask, bounds, to_shape
+from geotempo.model.geometry import Box, Geometry, GridMask, area, bounds, coverage
 from geotempo.model.records import Frame, Region, Status
 
 
@@ -32,7 +31,7 @@ class Report:
         samples: Samples read.
         images: Images read.
         faults: What is wrong, one line each; empty for a sound store.
-        iou: IoU of the lossy form with the geometry, by kind of geometry.
+        iou: IoU with the geometry of what each written form leaves of it, by form and kind of geometry.
         disagreements: `dataset/split/item` of pairs whose change flag and mask contradict each other.
         flags: Regions flagged `small` or `border`, each region of an image once.
         unassessable: Regions that the image cannot tell about.
@@ -52,7 +51,7 @@ class Report:
         """The report as text, faults last."""
         found = [f"samples {self.samples:,}, images {self.images:,}, rejected items {self.rejected:,}"]
         for kind, values in sorted(self.iou.items()):
-            found.append(f"lossy form of {kind}: {len(values):,} regions, IoU mean {100 * float(np.mean(values)):.1f}, "
+            found.append(f"{kind}: {len(values):,} regions, IoU mean {100 * float(np.mean(values)):.1f}, "
                          f"median {100 * float(np.median(values)):.1f}, lowest {100 * min(values):.1f}")
         found.append(f"flagged regions: {self.flags['small']:,} under 16 px, {self.flags['border']:,} cut by the border; "
                      f"not assessable: {self.unassessable:,}")
@@ -87,23 +86,11 @@ def check_store(store: Store, progress: bool = True) -> Report:
     return report
 
 
-def lossy_iou(geometry: Geometry, box: Geometry) -> float:
-    """IoU of a geometry with the box that the grammar leaves of it, 0 to 1."""
-    if not isinstance(geometry, Mask):
-        shape, other = to_shape(geometry), to_shape(box)
-        return float(shape.intersection(other).area / shape.union(other).area)
-    frame = bounds(box)
-    # Exact area of the box over each pixel, so that a box edge inside a pixel counts in part.
-    inside = float((geometry.to_array() * np.outer(_cover(frame.y1, frame.y2, geometry.height),
-                                                   _cover(frame.x1, frame.x2, geometry.width))).sum())
-    return inside / (float(geometry.to_array().sum()) + frame.area - inside)
-
-
-def _cover(low: float, high: float, count: int) -> npt.NDArray[np.float64]:
-    """How much of each of `count` unit cells the interval [low, high) covers."""
-    start = np.arange(count, dtype=np.float64)
-    covered: npt.NDArray[np.float64] = np.clip(np.minimum(start + 1, high) - np.maximum(start, low), 0.0, 1.0)
-    return covered
+def lossy_iou(geometry: Geometry, kept: Box | GridMask) -> float:
+    """IoU, by exact areas, of a geometry with the box or grid that the grammar leaves of it, 0 to 1."""
+    cells = kept.to_array() if isinstance(kept, GridMask) else np.ones((1, 1), dtype=np.bool_)
+    inside = float(coverage(geometry, bounds(kept), cells.shape)[cells].sum()) * bounds(kept).area / cells.size
+    return inside / (area(geometry) + area(kept) - inside)
 
 
 def _check_shard(store: Store, entry: dict[str, Any], report: Report) -> None:
@@ -183,21 +170,25 @@ def _check_regions(sample: Sample, seen: dict[tuple[str, str, int], None], repor
         if not region.assessable:
             report.unassessable += 1
             continue
-        kept = _round_trip([region], frames, sample.id, report)[0]
-        report.iou[_kind(region.geometry)].append(lossy_iou(region.geometry, kept.geometry))
+        for form, grids in (("box", False), ("grid", True)):
+            kept = _round_trip([region], frames, sample.id, report, grids)[0].geometry
+            assert isinstance(kept, Box | GridMask)  # the grammar leaves nothing else
+            if form == "box" or not isinstance(region.geometry, Box):
+                report.iou[f"{form} of {_kind(region.geometry)}"].append(lossy_iou(region.geometry, kept))
     targets = sample.target_regions or ()
     if not all(region.assessable for region in targets):
         report.faults.append(f"sample {sample.id}: its answer lists a region that is not assessable")
         return
-    _round_trip(targets, frames, sample.id, report)
+    for grids in (False, True):
+        _round_trip(targets, frames, sample.id, report, grids)
 
 
-def _round_trip(regions: Sequence[Region], frames: Sequence[Frame], name: str, report: Report) -> list[Region]:
+def _round_trip(regions: Sequence[Region], frames: Sequence[Frame], name: str, report: Report, grids: bool) -> list[Region]:
     """Write and read regions; what comes back must be their declared lossy form, read without repair."""
     from geotempo.model import answer
 
-    expected = [answer.lossy_form(region, frames) for region in regions]
-    read = answer.parse(answer.format(regions, frames, points=True), frames)
+    expected = [answer.lossy_form(region, frames, grids=grids) for region in regions]
+    read = answer.parse(answer.format(regions, frames, points=True, grids=grids), frames)
     if read.status is not Status.OK or sorted(map(repr, read.regions or ())) != sorted(map(repr, expected)):
         report.faults.append(f"sample {name}: {len(regions)} regions do not survive the answer grammar ({read.status}: "
                              f"{'; '.join(read.repairs) or 'other values'})")

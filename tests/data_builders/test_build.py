@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -14,8 +15,10 @@ from geotempo.data_builders.check import check_store, lossy_iou
 from geotempo.data_builders.show import sample_sheet
 from geotempo.data_builders.store import Store
 from geotempo.data_builders.wordings import ask, wordings
+from geotempo.model.answer import lossy_form
 from geotempo.model.errors import ConfigError, InputError
-from geotempo.model.geometry import Box, Mask, Polygon, bounds
+from geotempo.model.geometry import Box, Mask, Polygon, bounds, rasterize
+from geotempo.model.records import Frame, Region
 
 # Kills its own process with SIGKILL before the n-th file of the build gets its name.
 KILLED = """
@@ -142,10 +145,25 @@ def test_check_finds_a_missing_image_row(levir, tmp_path):
     assert any(fault.startswith("images:") for fault in faults)
 
 
+def test_check_reports_what_each_form_costs(tmp_path, levir):
+    build_store("levir-mci", levir, tmp_path / "store", progress=False)
+    report = check_store(Store(tmp_path / "store"), progress=False)
+    assert set(report.iou) == {"box of a mask", "grid of a mask"} and not report.faults
+    assert [len(values) for values in report.iou.values()] == [6, 6]
+    lines = "\n".join(report.lines())
+    assert "box of a mask: 6 regions, IoU mean" in lines and "grid of a mask: 6 regions, IoU mean" in lines
+    ys, xs = np.mgrid[:256, :256]
+    disc = Region(1, Mask.from_array(np.hypot(xs - 120, ys - 120) < 90))
+    frames = [Frame.plain(256, 256)]
+    boxed, gridded = (lossy_iou(disc.geometry, lossy_form(disc, frames, grids=grids).geometry) for grids in (False, True))
+    kept = rasterize(lossy_form(disc, frames, grids=True).geometry, 256, 256)
+    assert boxed < 0.8 and 0.92 < gridded == pytest.approx(
+        (kept & disc.geometry.to_array()).sum() / (kept | disc.geometry.to_array()).sum(), abs=0.01)
+
+
 def test_lossy_iou_is_exact():
     square = Polygon(((0.0, 0.0), (10.0, 0.0), (0.0, 10.0)))
     assert lossy_iou(square, Box(0, 0, 10, 10)) == pytest.approx(0.5)
-    import numpy as np
 
     array = np.zeros((20, 20), dtype=bool)
     array[2:6, 3:9] = True
