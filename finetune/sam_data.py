@@ -3,8 +3,9 @@
 A batch is a function of (seed, step) alone, so a resumed run sees exactly what an uninterrupted one would have seen.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +18,14 @@ from torch.utils.data import Dataset
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.scenes.samples import scene_samples
 from geotempo.data_builders.store import Store
+from geotempo.model.crops import Window, looks
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import BoolArray, Box, Mask, bounds, interior_points, rasterize
-from geotempo.model.masks import IGNORED, Canvas, image_processor, to_canvas
 from geotempo.model.records import ImageRecord, Region
+from geotempo.model.sam import IGNORED, Canvas, Embedding, Preprocessing, canvas_of, to_canvas
+
+Embed = Callable[[tuple[str, Window], Callable[[], torch.Tensor]], Embedding]
+"""Embedding of one picture, each level without batch axis, by a key that names its content; pixels are made if needed."""
 
 TASKS = ("referring_segmentation", "change_segmentation", "damage")
 """Tasks whose regions lie on the image that shows the object."""
@@ -28,6 +33,10 @@ FOCUS = 0.25
 """Loss counts in full inside the true box enlarged by this share of its size on each side."""
 BOX_ONLY, RANDOM_POINTS = 0.25, 0.5
 """Shares of prompts without points, and, of those with points, with random instead of the deepest interior points."""
+CONTEXT = (1.3, 6.0)
+"""A crop's side over its object's longer side, smallest and largest."""
+SMALLEST_CROP = 24
+"""Least side of a crop in pixels: less shows nothing but the object."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,23 @@ class StoreViews:
         return views_of([self.store[self.rows[index]]], self.tasks)
 
 
+class JoinedViews:
+    """Several collections of views, one after the other."""
+
+    def __init__(self, parts: Sequence[Views]) -> None:
+        self.parts = list(parts)
+        self.ends = np.cumsum([len(part) for part in self.parts]).tolist()
+
+    def __len__(self) -> int:
+        """Number of groups in all."""
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> list[View]:
+        """Views of a group."""
+        part = bisect_right(self.ends, index)
+        return self.parts[part][index - (self.ends[part - 1] if part else 0)]
+
+
 @dataclass(frozen=True)
 class BatchShape:
     """How a batch is made.
@@ -135,31 +161,63 @@ class BatchShape:
     Attributes:
         images: Images per step.
         regions: Prompts per image; objects repeat, with other prompts, where an image has fewer.
-        side: Side of SAM's square input in pixels.
         jitter: Box edges move by up to this share of the box's width or height.
         seed: Of all random choices.
         area_exponent: An image with more objects than prompts prefers an object by its area to this power; 0 takes
             all alike, which on scenes means mostly buildings.
+        zoom: Share of the images of which only a crop around one object is shown.
+        turns: How many of the eight turns and mirrorings are used.
     """
 
     images: int
     regions: int
-    side: int
     jitter: float
     seed: int
     area_exponent: float = 0.0
+    zoom: float = 0.0
+    turns: int = 8
+
+    @classmethod
+    def of(cls, plan: Any) -> "BatchShape":
+        """The keys of a recipe's section `train` that say how a batch is made."""
+        return cls(**{field.name: getattr(plan, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What SAM sees of a view, and the objects on it.
+
+    Attributes:
+        key: Names the content.
+        picture: Makes the picture.
+        size: (width, height) of the picture.
+        masks: Of the objects that are prompted, (height, width) each.
+    """
+
+    key: tuple[str, Window]
+    picture: Callable[[], Image.Image]
+    size: tuple[int, int]
+    masks: list[BoolArray]
 
 
 class Batches(Dataset[dict[str, torch.Tensor]]):
     """Batch number `step`, made on demand.
 
-    Each is a dictionary of `pixel_values` (B, 3, S, S) float32; `input_boxes` (B, P, 4) and `input_points` (B, P, 2, 2)
-    float32, with `input_labels` (B, P, 2); `targets` and `focus` (B, P, S, S) uint8, 0 or 1.
+    Each is a dictionary of `pixel_values` (B, 3, S, S) float32, or `embedding_0`, ... where a frozen encoder embeds;
+    `input_boxes` (B, P, 4) and `input_points` (B, P, 2, 2) float32, with `input_labels` (B, P, 2); `targets` and `focus`
+    (B, P, S, S) uint8, 0 or 1.
+
+    Args:
+        views: To draw from.
+        shape: Of a batch.
+        preprocessing: Of the model.
+        embed: Frozen encoder. An image is then shown as `Segmenter` shows it, whole or as one of the crops that its
+            objects need, so that the same few pictures come again.
     """
 
-    def __init__(self, views: Views, shape: BatchShape) -> None:
+    def __init__(self, views: Views, shape: BatchShape, preprocessing: Preprocessing, embed: Embed | None = None) -> None:
         self.views, self.shape = views, shape
-        self.processor = image_processor(shape.side)
+        self.preprocessing, self.embed = preprocessing, embed
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         """Batch of a step (from 0)."""
@@ -182,15 +240,36 @@ class Batches(Dataset[dict[str, torch.Tensor]]):
         raise InputError("none of the training samples holds a mask; SAM needs regions with masks or polygons")
 
     def _row(self, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        turn = int(rng.integers(8))
-        picture = Image.fromarray(_turned(np.asarray(view.image.rgb()), turn))
-        pixels, canvas = to_canvas(picture, self.processor)
+        shown = self._shown(view, rng)
+        canvas = canvas_of(*shown.size, self.preprocessing)
+        weights = np.array([mask.sum() for mask in shown.masks], dtype=np.float64) ** self.shape.area_exponent
+        order = rng.choice(len(shown.masks), size=len(shown.masks), replace=False, p=weights / weights.sum())
+        prompts = [self._prompt(shown.masks[i], canvas, rng) for i in np.resize(order, self.shape.regions)]
+
+        def pixels() -> torch.Tensor:
+            return to_canvas(shown.picture(), self.preprocessing)[0]
+
+        images = {"pixel_values": pixels()} if self.embed is None else {
+            f"embedding_{i}": level for i, level in enumerate(self.embed(shown.key, pixels))}
+        return images | {key: torch.from_numpy(np.stack([prompt[key] for prompt in prompts])) for key in prompts[0]}
+
+    def _shown(self, view: View, rng: np.random.Generator) -> Shown:
+        """The view, turned, and whole or cropped."""
+        turn = int(rng.integers(self.shape.turns))
         masks = [_mask_array(region, turn) for region in view.regions]
-        weights = np.array([mask.sum() for mask in masks], dtype=np.float64) ** self.shape.area_exponent
-        order = rng.choice(len(masks), size=len(masks), replace=False, p=weights / weights.sum())
-        prompts = [self._prompt(masks[i], canvas, rng) for i in np.resize(order, self.shape.regions)]
-        return {"pixel_values": pixels} | {key: torch.from_numpy(np.stack([prompt[key] for prompt in prompts]))
-                                           for key in prompts[0]}
+        height, width = masks[0].shape
+        window = Window(0, 0, width, height)
+        if self.embed is not None:
+            window, masks = _look(masks, canvas_of(width, height, self.preprocessing), rng)
+        elif self.shape.zoom and rng.random() < self.shape.zoom:
+            window, masks = _crop(masks, rng)
+
+        def picture() -> Image.Image:
+            turned = Image.fromarray(_turned(np.asarray(view.image.rgb()), turn))
+            return turned.crop((window.x1, window.y1, window.x2, window.y2))
+
+        parts = [np.ascontiguousarray(mask[window.y1 : window.y2, window.x1 : window.x2]) for mask in masks]
+        return Shown((f"{view.image.id}:{turn}", window), picture, (window.x2 - window.x1, window.y2 - window.y1), parts)
 
     def _prompt(self, mask: BoolArray, canvas: Canvas, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
         box = bounds(Mask.from_array(mask))
@@ -214,6 +293,33 @@ def jitter_box(box: Box, share: float, rng: np.random.Generator) -> Box:
     width, height = box.x2 - box.x1, box.y2 - box.y1
     x1, y1, x2, y2 = np.array(box.as_tuple()) + rng.uniform(-share, share, 4) * [width, height, width, height]
     return Box(float(x1), float(y1), float(max(x2, x1 + 1)), float(max(y2, y1 + 1)))
+
+
+def _look(masks: Sequence[BoolArray], canvas: Canvas, rng: np.random.Generator) -> tuple[Window, list[BoolArray]]:
+    """One of the windows in which `Segmenter` would show the objects, the likelier the more of them it holds."""
+    boxes = [bounds(Mask.from_array(mask)) for mask in masks]
+    found = looks(boxes, canvas.width, canvas.height, canvas.side, canvas.scale)
+    sizes = np.array([len(look.members) for look in found], dtype=np.float64)
+    look = found[int(rng.choice(len(found), p=sizes / sizes.sum()))]
+    return look.window, [masks[i] for i in look.members]
+
+
+def _crop(masks: Sequence[BoolArray], rng: np.random.Generator) -> tuple[Window, list[BoolArray]]:
+    """A square somewhere around one of the objects, and the objects of which it shows at least half."""
+    height, width = masks[0].shape
+    box = bounds(Mask.from_array(masks[int(rng.integers(len(masks)))]))
+    longer = max(box.x2 - box.x1, box.y2 - box.y1)
+    side = max(longer * float(np.exp(rng.uniform(*np.log(CONTEXT)))), SMALLEST_CROP)
+    rows = _around(box.y1, box.y2, side, height, rng)
+    columns = _around(box.x1, box.x2, side, width, rng)
+    window = Window(columns.start, rows.start, columns.stop, rows.stop)
+    return window, [mask for mask in masks if 2 * mask[rows, columns].sum() >= mask.sum()]
+
+
+def _around(low: float, high: float, side: float, size: int, rng: np.random.Generator) -> slice:
+    """A random interval of about `side` pixels that holds [low, high), cut off at 0 and `size`."""
+    start = float(rng.uniform(min(low, high - side), low))
+    return slice(max(0, int(start)), min(size, max(int(np.ceil(start + side)), int(np.ceil(high)))))
 
 
 def _turned(array: npt.NDArray[Any], turn: int) -> npt.NDArray[Any]:

@@ -1,35 +1,52 @@
-"""Regions to pixel masks with SAM (Kirillov et al., "Segment Anything", arXiv 2304.02643), through transformers.
+"""Regions to pixel masks with SAM or SAM 2 (`geotempo.model.sam`).
 
-A region's box and its two positive points are SAM's prompt. Any SAM checkpoint works, a hub name or a folder; without
-one the embedded `sam_tiny` is used, which was trained from scratch on procedural scenes (`geotempo.finetune.sam`).
+A region's box and its two positive points are the prompt, on the image that the region names. Any checkpoint of either
+family works, a hub name or a folder; without one the embedded `sam_tiny` is used, which was trained from scratch on
+procedural scenes (`geotempo.finetune.sam`).
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
-from typing import Any, Literal, Self
+from threading import Lock
+from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoConfig, SamImageProcessorPil, SamModel
 
-from geotempo.model.checkpoints import reading, refuse_misfit
+from geotempo.model.crops import Window, looks
 from geotempo.model.errors import InputError, ModelError
 from geotempo.model.geometry import BoolArray, Box, Mask, bounds, rasterize
+from geotempo.model.mask_output import by_image, mask_in_window
 from geotempo.model.records import ImageRecord, Region
+from geotempo.model.sam import (
+    Canvas,
+    Embedding,
+    FloatArray,
+    Preprocessing,
+    SamLike,
+    canvas_of,
+    decode,
+    encode,
+    load_sam,
+    point_prompts,
+    to_canvas,
+    to_device,
+)
 
-FloatArray = npt.NDArray[np.float32]
 Source = Literal["model", "box"]
+Picture = Image.Image | ImageRecord
 
 BATCH = 32
 """Most regions that go through the mask decoder at once; bounds its memory."""
 MARGIN = 0.1
 """A mask may reach over its box by this share of the box's width and height on each side."""
-IGNORED = -10
-"""Label of a padding point: SAM's prompt encoder in transformers gives it a zero embedding."""
+CACHE_BYTES = 256 * 2**20
+"""Embeddings that are kept, least recently used ones dropped first: 60 of a SAM ViT, 16 of a SAM 2."""
 
 
 @dataclass(frozen=True)
@@ -52,86 +69,51 @@ class Segmented:
         return self.source == "box"
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """Where an image lies on SAM's square input: its longest side fills the square, the rest is padding.
+class Segmenter:
+    """Masks for regions, by a SAM or SAM 2 model.
+
+    Made by `Segmenter.load`. An image is embedded once, all its large regions are decoded from that in batches of
+    `BATCH`; small ones are segmented on enlarged crops (`geotempo.model.crops`). Embeddings are kept by content, so
+    that asking again about an image costs no encoder run. Memory is bounded by the image, `CACHE_BYTES` of embeddings,
+    `BATCH` low-resolution masks and the window of one mask at full resolution.
 
     Attributes:
-        side: Side of the square in pixels.
-        width: Columns of the user's image.
-        height: Rows of the user's image.
-        resized: (columns, rows) of the image on the square, at its top left.
+        model: In evaluation mode.
+        preprocessing: Of the model.
+        name: For reports.
+        crops: Whether small objects are shown enlarged.
     """
 
-    side: int
-    width: int
-    height: int
-    resized: tuple[int, int]
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Canvas pixels per image pixel, along x and y; they differ a little because the size is rounded."""
-        return self.resized[0] / self.width, self.resized[1] / self.height
-
-    def prompt(self, coordinates: npt.NDArray[Any]) -> FloatArray:
-        """Image coordinates (..., 2) as SAM takes them: pixel indices of the canvas, where SAM itself adds 0.5."""
-        return (np.asarray(coordinates, dtype=np.float64) * self.scale - 0.5).astype(np.float32)
-
-
-def to_canvas(image: Image.Image, processor: Any) -> tuple[torch.Tensor, Canvas]:
-    """Resize, normalise and pad an image for SAM.
-
-    Args:
-        image: Any size and mode; taken as RGB.
-        processor: A SAM image processor.
-
-    Returns:
-        Tensor of shape (3, side, side), float32, and the canvas.
-    """
-    made = processor(image.convert("RGB"), return_tensors="pt")
-    pixels: torch.Tensor = made["pixel_values"][0]
-    rows, columns = (int(value) for value in made["reshaped_input_sizes"][0])
-    return pixels, Canvas(int(pixels.shape[-1]), image.width, image.height, (columns, rows))
-
-
-def image_processor(side: int) -> Any:
-    """SAM's image processor (ImageNet mean and deviation) for a square input of `side` pixels."""
-    return SamImageProcessorPil(size={"longest_edge": side}, pad_size={"height": side, "width": side})
-
-
-class Segmenter:
-    """Masks for regions, by a SAM model.
-
-    Made by `Segmenter.load`. Memory is bounded by the image's one embedding, `BATCH` low-resolution masks and one mask
-    at full resolution.
-    """
-
-    def __init__(self, model: SamModel, processor: Any, name: str) -> None:
+    def __init__(self, model: SamLike, preprocessing: Preprocessing, name: str, crops: bool = True) -> None:
         self.model = model.eval()
-        self.processor = processor
+        self.preprocessing = preprocessing
         self.name = name
+        self.crops = crops
+        self._embeddings = EmbeddingCache(CACHE_BYTES)
 
     @classmethod
-    def load(cls, folder: str | Path | None = None, device: str = "cpu") -> Self:
-        """Load a SAM checkpoint.
+    def load(cls, folder: str | Path | None = None, device: str = "cpu", *, crops: bool = True) -> Self:
+        """Load a SAM or SAM 2 checkpoint.
 
         Args:
-            folder: Folder or hub name of a SAM checkpoint; None is the embedded `sam_tiny`.
+            folder: Folder or hub name (`facebook/sam-vit-base`, `facebook/sam2.1-hiera-small`); None is the embedded
+                `sam_tiny`.
             device: torch device, e.g. "cpu" or "cuda:0".
+            crops: Show small objects enlarged; False is faster and decodes everything from the whole image.
 
         Raises:
-            ModelError: The checkpoint is missing, incomplete or no SAM model, or the device is not there.
+            ModelError: The checkpoint is missing, incomplete or of another kind, or the device is not there.
         """
         name = str(default_weights() if folder is None else folder)
-        model, processor = _read(name)
-        return cls(to_device(model, device), processor, f"sam:{Path(name).name}")
+        model, preprocessing = load_sam(name)
+        return cls(to_device(model, device), preprocessing, f"sam:{Path(name).name}", crops)
 
-    def segment(self, image: Image.Image | ImageRecord, regions: Sequence[Region]) -> list[Mask]:
+    def segment(self, image: Picture, regions: Sequence[Region]) -> list[Mask]:
         """One mask per region, in order; `segment_with_source` also says which ones the model did not find.
 
         Args:
             image: The image that the regions lie on.
-            regions: In pixels of the image.
+            regions: In pixels of the image; their acquisition numbers are not looked at.
 
         Returns:
             Masks of the image's size, each inside its region's box enlarged by `MARGIN`, none of them empty.
@@ -141,50 +123,118 @@ class Segmenter:
         """
         return [item.mask for item in self.segment_with_source(image, regions)]
 
+    def segment_sequence(self, images: Sequence[Picture], regions: Sequence[Region]) -> list[Segmented]:
+        """Masks of the regions of an answer, each on the image that it names.
+
+        Args:
+            images: One per acquisition, in time order: the first is Image 1.
+            regions: In pixels of the image that each names.
+
+        Returns:
+            One per region, in order.
+
+        Raises:
+            InputError: A region names an image that is not there, or lies outside its image.
+        """
+        found: dict[int, Segmented] = {}
+        for number, mine in by_image(regions, len(images)).items():
+            made = self.segment_with_source(images[number - 1], [regions[i] for i in mine])
+            found |= dict(zip(mine, made, strict=True))
+        return [found[i] for i in range(len(regions))]
+
     @torch.inference_mode()
-    def segment_with_source(self, image: Image.Image | ImageRecord, regions: Sequence[Region]) -> list[Segmented]:
+    def segment_with_source(self, image: Picture, regions: Sequence[Region]) -> list[Segmented]:
         """As `segment`, with the source and the model's score of each mask."""
         if not regions:
             return []
-        picture = image.rgb() if isinstance(image, ImageRecord) else image
-        boxes = [_clipped(region, picture.width, picture.height) for region in regions]
-        pixels, canvas = to_canvas(picture, self.processor)
-        embedding = self.model.get_image_embeddings(pixels[None].to(self.model.device))
-        found: list[Segmented] = []
-        for start in range(0, len(regions), BATCH):
-            part = slice(start, start + BATCH)
-            for box, (logits, score) in zip(boxes[part], self._decode(embedding, canvas, regions[part], boxes[part]),
-                                            strict=True):
-                found.append(_finish(logits, score, box, canvas))
-        return found
+        picture = _Content(image)
+        width, height = picture.width, picture.height
+        boxes = [_clipped(region, width, height) for region in regions]
+        whole = canvas_of(width, height, self.preprocessing)
+        shares = looks(boxes, width, height, whole.side, whole.scale if self.crops else None)
+        found: dict[int, Segmented] = {}
+        for look in shares:
+            canvas = canvas_of(width, height, self.preprocessing, look.window)
+            embedding = self._embedding(picture, look.window)
+            for start in range(0, len(look.members), BATCH):
+                part = look.members[start : start + BATCH]
+                logits = self._decode(embedding, canvas, [regions[i] for i in part], [boxes[i] for i in part])
+                for i, (low, score) in zip(part, logits, strict=True):
+                    found[i] = _finish(low, score, boxes[i], canvas, height, width)
+        return [found[i] for i in range(len(regions))]
 
-    def _decode(self, embedding: torch.Tensor, canvas: Canvas, regions: Sequence[Region],
+    def _embedding(self, picture: "_Content", window: Window) -> Embedding:
+        """Of a window of the image; kept by the image's content."""
+        def make() -> Embedding:
+            pixels, _ = to_canvas(picture.rgb(), self.preprocessing, window)
+            return encode(self.model, pixels[None].to(self.model.device))
+
+        return self._embeddings.get((picture.key, window), make)
+
+    def _decode(self, embedding: Embedding, canvas: Canvas, regions: Sequence[Region],
                 boxes: Sequence[Box]) -> Iterator[tuple[FloatArray, float]]:
         """Low-resolution logits (m, m) over the whole canvas, and SAM's IoU estimate, for each region."""
         points, labels = point_prompts([region.points for region in regions], canvas)
         corners = canvas.prompt(np.array([box.as_tuple() for box in boxes]).reshape(-1, 2, 2)).reshape(-1, 4)
-        device = embedding.device
-        out = self.model(
-            image_embeddings=embedding, multimask_output=False,
-            input_boxes=torch.from_numpy(corners)[None].to(device),
-            input_points=torch.from_numpy(points)[None].to(device),
-            input_labels=torch.from_numpy(labels)[None].to(device),
-        )
-        logits = out.pred_masks[0, :, 0].float().cpu().numpy()
-        scores = out.iou_scores[0, :, 0].float().clamp(0, 1).cpu().numpy()
-        yield from zip(logits, scores.tolist(), strict=True)
+        arrays = {"input_boxes": corners, "input_points": points, "input_labels": labels}
+        device = embedding[0].device
+        logits, scores = decode(self.model, embedding,
+                                {key: torch.from_numpy(array)[None].to(device) for key, array in arrays.items()})
+        yield from zip(logits[0].float().cpu().numpy(), scores[0].float().clamp(0, 1).tolist(), strict=True)
 
 
-def to_device(model: SamModel, device: str) -> SamModel:
-    """Move a model to a torch device.
+class _Content:
+    """An image that is decoded only when its pixels are asked for, with a key that is its content."""
 
-    Raises:
-        ModelError: There is no such device.
+    def __init__(self, image: Picture) -> None:
+        self.width, self.height = image.width, image.height
+        if isinstance(image, ImageRecord):
+            self._make: Callable[[], Image.Image] = image.rgb
+            data = image.encoded()
+        else:
+            picture = image.convert("RGB")
+            self._make = lambda: picture
+            data = picture.tobytes()
+        self.key = hashlib.sha256(data).hexdigest() + f":{self.width}x{self.height}"
+        self._picture: Image.Image | None = None
+
+    def rgb(self) -> Image.Image:
+        """The picture, mode RGB; decoded once."""
+        if self._picture is None:
+            self._picture = self._make()
+        return self._picture
+
+
+class EmbeddingCache:
+    """Embeddings of the last images and crops, up to a number of bytes; safe to share among threads.
+
+    Args:
+        limit: In bytes; the last embedding is kept even if it alone takes more.
     """
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
-        raise ModelError(f"cannot use the device {device!r}: {str(error).splitlines()[0]} Try cpu") from None
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+        self._kept: OrderedDict[tuple[str, Window], Embedding] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[str, Window], make: Callable[[], Embedding]) -> Embedding:
+        """The embedding of a key, made if it is not held."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = made
+                self.held += _bytes(made)
+            while self.held > self.limit and len(self._kept) > 1:
+                self.held -= _bytes(self._kept.popitem(last=False)[1])
+        return made
+
+
+def _bytes(embedding: Embedding) -> int:
+    return sum(tensor.nbytes for tensor in embedding)
 
 
 def default_weights() -> Path:
@@ -199,36 +249,6 @@ def default_weights() -> Path:
     return folder
 
 
-def point_prompts(points: Sequence[tuple[tuple[float, float], ...] | None],
-                  canvas: Canvas) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """Positive points of each region as SAM's prompt; regions without points get padding that SAM ignores.
-
-    Args:
-        points: Per region its two points in image pixels, or None.
-        canvas: Of the image.
-
-    Returns:
-        Points (regions, 2, 2) and labels (regions, 2): 1 positive, `IGNORED` padding.
-    """
-    given = np.array([pair if pair is not None else ((0.0, 0.0), (0.0, 0.0)) for pair in points])
-    labels = np.array([[1, 1] if pair is not None else [IGNORED, IGNORED] for pair in points], dtype=np.int64)
-    return canvas.prompt(given), labels
-
-
-def _read(name: str) -> tuple[SamModel, Any]:
-    with reading(name, "SAM", "Give a folder with config.json and model.safetensors, or a hub name"):
-        config = AutoConfig.from_pretrained(name)
-        if config.model_type != "sam":
-            raise ModelError(f"{name!r} is a {config.model_type!r} model; masks need a SAM checkpoint (model type 'sam')")
-        model, report = SamModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    refuse_misfit(report, name)
-    try:
-        processor = SamImageProcessorPil.from_pretrained(name)
-    except (OSError, ValueError):  # weights without preprocessor_config.json: all published SAMs use these settings
-        processor = image_processor(int(config.vision_config.image_size))
-    return model, processor
-
-
 def _clipped(region: Region, width: int, height: int) -> Box:
     """The region's box, clipped to the image."""
     x1, y1, x2, y2 = bounds(region.geometry).as_tuple()
@@ -238,14 +258,15 @@ def _clipped(region: Region, width: int, height: int) -> Box:
     return Box(max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
 
 
-def _finish(logits: FloatArray, score: float, box: Box, canvas: Canvas) -> Segmented:
+def _finish(logits: FloatArray, score: float, box: Box, canvas: Canvas, height: int, width: int) -> Segmented:
     """Low-resolution logits to a mask at the image's resolution, inside the enlarged box."""
-    rows, columns = enlarged_window(box, canvas.width, canvas.height)
-    mask = np.zeros((canvas.height, canvas.width), dtype=np.bool_)
-    mask[rows, columns] = sample_logits(logits, rows, columns, canvas) > 0
-    if mask.any():
-        return Segmented(Mask.from_array(mask), "model", score)
-    return Segmented(Mask.from_array(box_pixels(box, canvas.height, canvas.width)), "box", 0.0)
+    rows, columns = enlarged_window(box, width, height)
+    rows = slice(max(rows.start, canvas.top), min(rows.stop, canvas.top + canvas.height))
+    columns = slice(max(columns.start, canvas.left), min(columns.stop, canvas.left + canvas.width))
+    inside = sample_logits(logits, rows, columns, canvas) > 0
+    if inside.any():
+        return Segmented(mask_in_window(inside, rows.start, columns.start, height, width), "model", score)
+    return Segmented(box_mask(box, height, width), "box", 0.0)
 
 
 def enlarged_window(box: Box, width: int, height: int) -> tuple[slice, slice]:
@@ -255,16 +276,19 @@ def enlarged_window(box: Box, width: int, height: int) -> tuple[slice, slice]:
             slice(max(0, floor(box.x1 - dx)), min(width, ceil(box.x2 + dx))))
 
 
-def box_pixels(box: Box, height: int, width: int) -> BoolArray:
-    """Pixels of a box inside the image; the pixel under its centre where the box covers no pixel centre."""
-    mask = rasterize(box, height, width)
-    if not mask.any():
-        mask[min(int((box.y1 + box.y2) / 2), height - 1), min(int((box.x1 + box.x2) / 2), width - 1)] = True
-    return mask
+def box_mask(box: Box, height: int, width: int) -> Mask:
+    """Pixels of a box inside an H x W image; the pixel under its centre where the box covers no pixel centre."""
+    x1, y1 = min(max(0, floor(box.x1)), width - 1), min(max(0, floor(box.y1)), height - 1)
+    x2, y2 = min(width, max(x1 + 1, ceil(box.x2))), min(height, max(y1 + 1, ceil(box.y2)))
+    moved = Box(box.x1 - x1, box.y1 - y1, box.x2 - x1, box.y2 - y1)
+    inside: BoolArray = rasterize(moved, y2 - y1, x2 - x1)
+    if not inside.any():
+        inside[min(int((moved.y1 + moved.y2) / 2), y2 - y1 - 1), min(int((moved.x1 + moved.x2) / 2), x2 - x1 - 1)] = True
+    return mask_in_window(inside, y1, x1, height, width)
 
 
 def sample_logits(logits: FloatArray, rows: slice, columns: slice, canvas: Canvas) -> FloatArray:
-    """Bilinear samples of low-resolution logits at the centres of the image's pixels in a window.
+    """Bilinear samples of low-resolution logits at the centres of the image's pixels in a window of the canvas.
 
     Separable, so that memory is that of the window and not of the whole image, however large it is.
 
@@ -278,6 +302,8 @@ def sample_logits(logits: FloatArray, rows: slice, columns: slice, canvas: Canva
         float32 array of the window's shape.
     """
     sx, sy = canvas.scale
+    rows = slice(rows.start - canvas.top, rows.stop - canvas.top)
+    columns = slice(columns.start - canvas.left, columns.stop - canvas.left)
     down = _interpolation(rows, sy, canvas.resized[1], canvas.side, logits.shape[0])
     across = _interpolation(columns, sx, canvas.resized[0], canvas.side, logits.shape[1])
     return np.asarray(down @ logits @ across.T, dtype=np.float32)

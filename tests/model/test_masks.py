@@ -1,43 +1,31 @@
 """Masks by SAM: coordinates, order, clipping, fallback and errors, on small random models."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPConfig, SamConfig, SamModel
 
 from geotempo.model.errors import InputError, ModelError
-from geotempo.model.geometry import Box, Polygon
-from geotempo.model.masks import (
-    BATCH,
-    Canvas,
-    Segmenter,
-    enlarged_window,
-    image_processor,
-    point_prompts,
-    sample_logits,
-    to_canvas,
-)
+from geotempo.model.geometry import Box, Mask, Polygon, rasterize
+from geotempo.model.masks import BATCH, Segmenter, box_mask, enlarged_window, sample_logits
 from geotempo.model.records import ImageRecord, Region
-
-SIDE = 64
+from geotempo.model.sam import Canvas
+from tests.tiny_sam import write
 
 
 @pytest.fixture(scope="module")
 def random_sam(tmp_path_factory):
     """Folder of a SAM with random weights, input 64 px, masks of 32 px."""
-    torch.manual_seed(0)
-    model = SamModel(SamConfig(
-        vision_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": SIDE,
-                       "patch_size": 8, "mlp_ratio": 2.0, "window_size": 4, "global_attn_indexes": [],
-                       "output_channels": 16, "num_pos_feats": 8, "initializer_range": 0.02},
-        prompt_encoder_config={"hidden_size": 16, "image_size": SIDE, "patch_size": 8},
-        mask_decoder_config={"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}))
-    folder = tmp_path_factory.mktemp("sam") / "random"
-    model.save_pretrained(folder)
-    return folder
+    return write("sam", tmp_path_factory.mktemp("sam") / "random")
+
+
+@pytest.fixture(scope="module", params=["sam", "sam2", "sam2_video"])
+def any_sam(request, tmp_path_factory):
+    """Folder of a small random model of each family."""
+    return write(request.param, tmp_path_factory.mktemp("any") / request.param)
 
 
 def constant(folder, value):
@@ -69,15 +57,15 @@ def regions_of(width, height, count, seed=0):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (150, 40), (33, 200), (5, 3)])
-def test_one_mask_per_region_of_the_images_own_size(random_sam, size):
-    segmenter = Segmenter.load(random_sam)
+def test_one_mask_per_region_of_the_images_own_size(any_sam, size):
+    segmenter = Segmenter.load(any_sam)
     masks = segmenter.segment(picture(*size), regions_of(*size, 3))
     assert [(mask.width, mask.height) for mask in masks] == [size] * 3
     assert all(mask.to_array().any() for mask in masks)
 
 
-def test_order_is_kept_across_batches_and_batches_do_not_mix(random_sam):
-    segmenter, image = Segmenter.load(random_sam), picture(90, 70)
+def test_order_is_kept_across_batches_and_batches_do_not_mix(any_sam):
+    segmenter, image = Segmenter.load(any_sam, crops=False), picture(90, 70)
     regions = regions_of(90, 70, BATCH + 5)
     together = segmenter.segment(image, regions)
     for i in (0, 1, BATCH - 1, BATCH, BATCH + 4):
@@ -136,19 +124,6 @@ def test_any_geometry_prompts_with_its_box(random_sam):
     assert segmenter.segment(image, [triangle]) == segmenter.segment(image, [Region(1, Box(10, 10, 40, 50))])
 
 
-def test_the_canvas_keeps_the_aspect_and_pads_at_the_bottom_right():
-    pixels, canvas = to_canvas(Image.new("RGB", (200, 100), (255, 255, 255)), image_processor(SIDE))
-    assert canvas == Canvas(SIDE, 200, 100, (64, 32)) and pixels.shape == (3, SIDE, SIDE)
-    assert (pixels[:, :32] > 2).all() and (pixels[:, 32:] == 0).all()
-
-
-def test_prompts_are_pixel_indices_of_the_canvas():
-    canvas = Canvas(64, 200, 100, (64, 32))
-    points, labels = point_prompts([((100.0, 50.0), (200.0, 100.0)), None], canvas)
-    assert points[0].tolist() == [[31.5, 15.5], [63.5, 31.5]]
-    assert labels.tolist() == [[1, 1], [-10, -10]]
-
-
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (320, 160), (160, 320), (37, 101), (1000, 10)])
 def test_logits_come_back_where_the_image_has_them(width, height):
     """A plane over the canvas, sampled at the image's pixels, equals the plane in image coordinates."""
@@ -181,36 +156,98 @@ def test_a_window_equals_the_same_part_of_the_whole():
                                atol=1e-5)
 
 
-def one_line(error):
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def test_a_missing_folder_is_one_line(tmp_path):
-    with pytest.raises(ModelError, match="cannot load SAM") as error:
-        Segmenter.load(tmp_path / "nothing")
-    assert "nothing" in one_line(error)
-
-
-def test_another_architecture_is_refused_by_name(tmp_path):
-    CLIPConfig().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="'clip' model") as error:
-        Segmenter.load(tmp_path)
-    one_line(error)
-
-
-def test_damaged_or_missing_weights_are_refused(random_sam, tmp_path):
-    (tmp_path / "config.json").write_bytes((random_sam / "config.json").read_bytes())
-    with pytest.raises(ModelError) as error:
-        Segmenter.load(tmp_path)
-    one_line(error)
-    (tmp_path / "model.safetensors").write_bytes((random_sam / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(ModelError) as error:
-        Segmenter.load(tmp_path)
-    one_line(error)
-
-
 def test_a_device_that_is_not_there_is_refused(random_sam):
     with pytest.raises(ModelError, match="no-such-device") as error:
         Segmenter.load(random_sam, device="no-such-device")
-    one_line(error)
+    assert "\n" not in str(error.value)
+
+
+def counting(segmenter):
+    """Count the encoder runs of a segmenter."""
+    runs, original = [], segmenter.model.get_image_embeddings
+
+    def counted(pixels):
+        runs.append(pixels.shape[0])
+        return original(pixels)
+
+    segmenter.model.get_image_embeddings = counted
+    return runs
+
+
+def test_a_second_request_on_the_same_image_costs_no_encoder_run(any_sam):
+    segmenter, regions = Segmenter.load(any_sam), [Region(1, Box(5, 5, 60, 60)), Region(1, Box(80, 80, 86, 86))]
+    runs = counting(segmenter)
+    first = segmenter.segment(picture(100, 90), regions)
+    assert len(runs) == 2  # the image, and a crop for the small region
+    assert segmenter.segment(picture(100, 90), regions) == first and len(runs) == 2
+    segmenter.segment(picture(100, 90, seed=1), regions)
+    assert len(runs) == 4  # another content
+
+
+def test_kept_embeddings_are_bounded_and_the_least_used_goes_first(random_sam):
+    segmenter, regions = Segmenter.load(random_sam), [Region(1, Box(5, 5, 60, 60))]
+    runs, images = counting(segmenter), [picture(70, 70, seed) for seed in range(3)]
+    segmenter._embeddings.limit = 2 * 16 * 8 * 8 * 4
+    for image in (images[0], images[1], images[0], images[2], images[0]):
+        segmenter.segment(image, regions)
+    assert len(runs) == 3 and segmenter._embeddings.held == segmenter._embeddings.limit
+    segmenter.segment(images[1], regions)
+    assert len(runs) == 4
+
+
+def test_regions_of_a_sequence_are_segmented_on_the_image_they_name(any_sam):
+    segmenter = Segmenter.load(any_sam)
+    images = [picture(90, 70, 0), picture(40, 50, 1), picture(90, 70, 2)]
+    regions = [Region(3, Box(10, 10, 60, 50)), Region(2, Box(0, 0, 30, 50)), Region(3, Box(5, 5, 70, 60)), Region(1, Box(9, 9, 80, 60))]
+    found = [item.mask for item in segmenter.segment_sequence(images, regions)]
+    assert [(mask.width, mask.height) for mask in found] == [(90, 70), (40, 50), (90, 70), (90, 70)]
+    assert [found[0], found[2]] == segmenter.segment(images[2], [regions[0], regions[2]])
+    assert [found[1]] == segmenter.segment(images[1], [regions[1]])
+    with pytest.raises(InputError, match="Image 9, but there are Image 1 to Image 3"):
+        segmenter.segment_sequence(images, [*regions, Region(9, Box(1, 1, 2, 2))])
+
+
+@pytest.mark.parametrize("family", ["sam", "sam2"])
+def test_a_crop_is_mapped_back_to_where_it_lies(family, tmp_path):
+    """A model that says yes everywhere fills each box's window, on the image as on a crop of it."""
+    folder = write(family, tmp_path / "m")
+    boxes = [Box(101.2, 57.7, 109.9, 66.1), Box(3, 2, 9, 20), Box(20, 10, 190, 120)]
+    made = constant(folder, 1.0).segment_with_source(picture(200, 130), [Region(1, box) for box in boxes])
+    for box, item in zip(boxes, made, strict=True):
+        expected = np.zeros((130, 200), bool)
+        expected[enlarged_window(box, 200, 130)] = True
+        assert (item.mask.to_array() == expected).all() and item.source == "model"
+
+
+def test_a_window_of_logits_on_a_crop_is_that_of_the_cropped_image():
+    logits = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    crop, alone = Canvas(64, 50, 40, (64, 51), left=30, top=20), Canvas(64, 50, 40, (64, 51))
+    np.testing.assert_array_equal(sample_logits(logits, slice(25, 55), slice(33, 70), crop),
+                                  sample_logits(logits, slice(5, 35), slice(3, 40), alone))
+
+
+@pytest.mark.parametrize("box", [Box(0, 0, 50, 30), Box(10.4, 5.6, 20.5, 25.4), Box(-5, -5, 3, 3), Box(48.2, 28.2, 70, 70),
+                                 Box(49.7, 29.7, 49.9, 29.9)])
+def test_a_boxs_mask_is_its_rasterised_pixels_or_the_one_under_it(box):
+    expected = rasterize(box, 30, 50)
+    found = box_mask(box, 30, 50).to_array()
+    assert (found == expected).all() if expected.any() else found.sum() == 1
+
+
+def test_five_hundred_regions_on_a_large_image_never_hold_many_masks():
+    """Encoded as they are made: full masks of 4096 x 4096 would take 8 GB."""
+    side, count = 4096, 500
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)).resize((side, side))
+    corners = rng.uniform(0, side - 700, (count, 2))
+    sizes = np.exp(rng.uniform(np.log(300), np.log(600), (count, 2)))
+    regions = [Region(1, Box(x, y, x + w, y + h)) for (x, y), (w, h) in zip(corners.tolist(), sizes.tolist(), strict=True)]
+    regions[7] = Region(1, Box(0, 0, side, side))
+    segmenter = Segmenter.load()
+    segmenter.segment(coarse, regions[:1])
+    tracemalloc.start()  # numpy and Python; torch's part is the model's and does not grow with the number of regions
+    found = segmenter.segment(coarse, regions)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == count and all(isinstance(mask, Mask) and mask.width == side for mask in found)
+    assert peak < 400 * 2**20, peak / 2**20

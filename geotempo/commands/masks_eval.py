@@ -1,0 +1,36 @@
+"""`geotempo masks-eval`: what SAM is worth with true boxes and points as prompts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def masks_eval(
+    store: Annotated[list[Path], typer.Argument(help="Stores with masks, made by `geotempo build`.")],
+    sam: Annotated[list[str] | None, typer.Option(
+        help="SAM or SAM 2 to measure, folder or hub name; several times for several. Default: the embedded sam_tiny.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits; several times for several. Default: val.")] = None,
+    task: Annotated[list[str] | None, typer.Option(
+        help="Tasks to take masks from. Default: referring_segmentation, change_segmentation, damage.")] = None,
+    crops: Annotated[bool, typer.Option("--crops/--no-crops", help="Show small objects enlarged.")] = True,
+    device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Mean mask IoU with true boxes and points as prompts, next to the box itself as the mask, as one table."""
+    import json
+
+    from geotempo.finetune.sam_data import TASKS
+    from geotempo.finetune.sam_eval import evaluate_store, table
+    from geotempo.model.files import write_text
+    from geotempo.model.masks import Segmenter
+
+    names = sam or [None]
+    segmenters = {}
+    for name in names:
+        label = "sam_tiny" if name is None else name.rstrip("/")
+        segmenters[label] = Segmenter.load(name, device, crops=crops)
+    rows = [evaluate_store(segmenters, folder, part, task or TASKS) for folder in store for part in split or ["val"]]
+    typer.echo(table(rows))
+    if out:
+        write_text(out, json.dumps(rows, indent=1) + "\n")
