@@ -97,3 +97,23 @@ def test_a_pixel_budget_of_a_recipe_is_saved_with_the_model(recipe: dict, tmp_pa
     tuned, processor = load_checkpoint(train(parse_recipe(recipe)))
     assert tuned.config.image_grid_pinpoints == [[64, 128], [128, 64]]
     assert [list(tile) for tile in processor.image_processor.image_grid_pinpoints] == [[64, 128], [128, 64]]
+
+
+def test_teochat_is_tuned_in_its_own_words_and_numbers(store: Path, tmp_path: Path, recipe: dict) -> None:
+    pytest.importorskip("sentencepiece", reason='sentencepiece is not installed: pip install "geotempo[teochat]"')
+    from geotempo.model.teochat_import import ImportPlan, import_teochat
+    from tests.teochat_layout import write_merged, write_vision
+
+    base = tmp_path / "base"
+    import_teochat(ImportPlan(write_merged(tmp_path / "TEOChat"), base, vision=write_vision(tmp_path / "LanguageBind_Image")))
+    model, processor = load_checkpoint(base)
+    data = Mixture(DataSection(str(store), tasks=("change_grounding",)), processor, 0, convention_of(model.config, processor))
+    item = data[1]  # a changed pair: box 13, 12, 29, 24 of 64 x 64 pixels, rounded outward to percent
+    said = processor.tokenizer.decode(item["input_ids"][item["labels"] != IGNORE])
+    assert said.strip() == "[20, 18, 46, 38]</s>"
+    asked = processor.tokenizer.decode(item["input_ids"][item["labels"] == IGNORE])
+    assert "capturing the same location at different times in chronological order:" in asked
+    recipe["model"], recipe["lora"] = {"base": str(base)}, {"r": 4, "alpha": 8}
+    recipe["train"] |= {"max_steps": 1, "per_device_train_batch_size": 2}
+    tuned, _ = load_checkpoint(train(parse_recipe(recipe)))
+    assert tuned.config.geotempo_mode == "teochat"
