@@ -23,7 +23,7 @@ def sentinel(folder, level="L2A"):
     name = f"S2A_MSI{level}_20200601T105021_N0214_R051_T31UDQ_20200601T131011.SAFE/GRANULE/x/IMG_DATA"
     image = "T31UDQ_20200601T105021"
     for part, value, suffix, fine in (("R10m", 1000, "B04_10m", True), ("R10m", 3000, "B08_10m", True),
-                                      ("R20m", 999, "B04_20m", False), ("R20m", 2000, "B12_20m", False), ("R20m", 4, "SCL_20m", False)):
+                                      ("R20m", 2500, "B04_20m", False), ("R20m", 2000, "B12_20m", False), ("R20m", 4, "SCL_20m", False)):
         write_tif(folder / name / part / f"{image}_{suffix}.tif", band(value) if fine else band(value, (20, 25)),
                   transform=UTM if fine else COARSE)
     return str(folder / name.split("/")[0])

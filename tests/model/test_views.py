@@ -144,6 +144,13 @@ def test_bands_named_by_product_by_hand_by_item_and_by_tag(tmp_path):
         load_stack([four])
 
 
+def test_the_narrow_near_infrared_stands_in_only_where_there_is_no_broad_one(tmp_path):
+    truth = reflectance(3)
+    narrow = load_stack([scene(tmp_path / "n.tif", truth[:2], names=("B04", "B8A"))], spectral=Spectral(("NDVI",)))
+    both = load_stack([scene(tmp_path / "b.tif", truth[[0, 2, 1]], names=("B04", "B8A", "B08"))], spectral=Spectral(("NDVI",)))
+    assert (grey(narrow.images[0]) == grey(both.images[0])).all() and grey(narrow.images[0]).std() > 10
+
+
 # --- acquisitions ----------------------------------------------------------------------------------------------------
 
 
