@@ -7,6 +7,7 @@ import typer
 
 from geotempo import __version__
 from geotempo.commands.build import build
+from geotempo.commands.chat_template import chat_template
 from geotempo.commands.check import check
 from geotempo.commands.compose import compose
 from geotempo.commands.demo import demo
@@ -30,6 +31,7 @@ app.command()(check)
 app.command()(show)
 app.command()(compose)
 app.command("import-teochat")(import_teochat)
+app.command("chat-template")(chat_template)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(score)

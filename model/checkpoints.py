@@ -17,7 +17,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import is_torchvision_available
 
 from geotempo.model.bases import BASES, Base, base_of, set_pixel_budget
@@ -34,6 +42,7 @@ _DISK_NAMES = (
     ("lm_head.", "language_model.lm_head."),
 )
 
+_ADVICE = "Give a folder written by geotempo compose or train, or a hub name"
 _MARKED = re.compile(r"\{%-?\s*generation\b")
 
 
@@ -159,21 +168,43 @@ def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32,
         ModelError: The folder is missing, incomplete, holds another kind of model, or needs a package that is missing.
     """
     name = str(folder)
-    with reading(name, "a model", "Give a folder written by geotempo compose or train, or a hub name"):
+    config, processor = load_processor(name, max_pixels)
+    with reading(name, "a model", _ADVICE):
+        model, report = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True)
+    refuse_misfit(report, name)
+    return model.eval(), processor
+
+
+def load_processor(folder: str | Path, max_pixels: int | None = None) -> tuple[PreTrainedConfig, ProcessorMixin]:
+    """Load config and processor of an image-text model without its weights; arguments and errors as for `load_checkpoint`.
+
+    Returns:
+        The config and the processor, with a chat template that keeps images in place and marks answers, and with the
+        pixel budget set in both.
+    """
+    name = str(folder)
+    with reading(name, "a model", _ADVICE):
         config = AutoConfig.from_pretrained(name)
         base = base_of(config, name)
         if base.needs_torchvision and not is_torchvision_available():
             raise ModelError(f"{name!r} is a {base.name} model, whose image processor needs torchvision, which is not installed; "
                              "run: pip install torchvision (of the release and index of your torch)")
-        model, report = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
         register()  # the image processor of imported TEOChat checkpoints
         processor = AutoProcessor.from_pretrained(name)
-    refuse_misfit(report, name)
     if base.drops_tiles:
         each_image_alone(processor)
-    set_pixel_budget(model.config, processor, max_pixels)
-    set_template(processor, base, model.generation_config.eos_token_id, name)
-    return model.eval(), processor
+    set_pixel_budget(config, processor, max_pixels)
+    set_template(processor, base, _stops(name, config), name)
+    return config, processor
+
+
+def _stops(name: str, config: PreTrainedConfig) -> int | list[int] | None:
+    """Ids of the tokens that end an answer, from the generation config where there is one."""
+    try:
+        found = GenerationConfig.from_pretrained(name).eos_token_id
+    except (OSError, ValueError):
+        found = None
+    return found if found is not None else config.get_text_config().eos_token_id
 
 
 def set_template(processor: ProcessorMixin, base: Base, stops: int | list[int] | None, name: str) -> None:
@@ -222,4 +253,4 @@ def _keeps_order(processor: ProcessorMixin, base: Base) -> bool:
     """Whether a processor's own template leaves an image between the texts around it."""
     parts = [{"type": "text", "text": "before"}, {"type": "image"}, {"type": "text", "text": "after"}]
     text = processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
-    return 0 <= text.find("before") < text.find(base.image_text) < text.find("after")
+    return bool(0 <= text.find("before") < text.find(base.image_text) < text.find("after"))

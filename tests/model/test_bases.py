@@ -1,6 +1,7 @@
 """Every base at tiny size: sequence prompt -> tokens -> answer, marks on the answer, coordinates, budgets, errors."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from transformers.utils import is_torchvision_available
 
 from geotempo.model import answer, budget
 from geotempo.model.bases import BASES, convention_of, lora_modules, module_of, set_pixel_budget
-from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
+from geotempo.model.checkpoints import load_checkpoint, load_processor, save_checkpoint
 from geotempo.model.convention import TEOCHAT, Convention, PixelGrid
 from geotempo.model.errors import ModelError
 from geotempo.model.geometry import Box
@@ -180,6 +181,16 @@ def test_a_template_that_is_not_made_of_turns_is_refused(folders, tmp_path: Path
     (tmp_path / "odd" / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="no chat template"):
         load_checkpoint(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_template_of_an_unchanged_base_can_be_had_without_its_weights(family: str, folders, tmp_path: Path) -> None:
+    folder = shutil.copytree(folders(family), tmp_path / "light")
+    (folder / "model.safetensors").unlink()
+    (folder / "generation_config.json").unlink()
+    config, processor = load_processor(folder)
+    assert processor.chat_template == load_checkpoint(folders(family))[1].chat_template
+    assert convention_of(config, processor) == convention_of(*(load_processor(folders(family))))
 
 
 def test_conventions_go_to_json_and_back() -> None:
