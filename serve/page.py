@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
+import shapely
 from PIL import Image
 
 from geotempo.model.draw import Colour, colours, draw_regions
-from geotempo.model.geometry import BoolArray, Mask, bounds, to_shape
+from geotempo.model.geometry import BoolArray, GridMask, Mask, bounds, to_shape
 from geotempo.model.records import Region, Status
 from geotempo.serve.geojson import Feature, facts_of
 from geotempo.serve.job import Outcome
@@ -68,17 +69,21 @@ def render_page(title: str, entries: Sequence[Entry], notes: Sequence[str] = ())
 
 
 def picture_rows(outcome: Outcome) -> list[tuple[Image.Image, str, list[Region], list[BoolArray | None] | None]]:
-    """Per image in time order: picture, caption, its regions (those of the question first), their masks."""
+    """Per image in time order: picture, caption, its regions (those of the question first), their masks.
+
+    Of several views of one acquisition the first carries the regions.
+    """
     rows = []
     for index in outcome.order.order:
         number = outcome.order.numbers[index]
-        mine = [i for i, region in enumerate(outcome.regions) if region.image == number]
-        asked = [replace(region, label=region.label or "asked") for region in outcome.asked if region.image == number]
+        first = index == outcome.order.index_of(number)  # further views of an acquisition stay free to look at
+        mine = [i for i, region in enumerate(outcome.regions) if region.image == number and first]
+        asked = [replace(region, label=region.label or "asked") for region in outcome.asked if region.image == number and first]
         masks: list[BoolArray | None] | None = None
         if outcome.masks:
             masks = [*[None] * len(asked), *[outcome.masks[i].to_array() for i in mine]]
         image = outcome.stack.images[index]
-        caption = " · ".join([f"Image {number}", *([str(image.date)] if image.date else [])])
+        caption = " · ".join([f"Image {number}", *(str(fact) for fact in (image.date, image.view) if fact)])
         rows.append((image.rgb(), caption, [*asked, *[outcome.regions[i] for i in mine]], masks))
     return rows
 
@@ -133,13 +138,13 @@ def _pictures(outcome: Outcome) -> str:
 
 
 def _filled(regions: Sequence[Region], masks: Sequence[BoolArray | None] | None) -> list[tuple[int, Region]]:
-    """What is painted into the picture: masks, as (position, region whose geometry is the mask)."""
+    """What is painted into the picture: masks and grids, as (position, region with that geometry)."""
     filled = []
     for i, region in enumerate(regions):
         mask = masks[i] if masks else None
         if mask is not None:
             filled.append((i, replace(region, geometry=Mask.from_array(mask))))
-        elif isinstance(region.geometry, Mask):
+        elif isinstance(region.geometry, Mask | GridMask):
             filled.append((i, region))
     return filled
 
@@ -153,8 +158,8 @@ def _outlines(size: tuple[int, int], regions: Sequence[Region], palette: Sequenc
         box = bounds(region.geometry)
         paint = "rgb({},{},{})".format(*colour[:3])
         if not isinstance(region.geometry, Mask):
-            shape = to_shape(region.geometry)
-            path = "".join("M" + " ".join(f"{x:g},{y:g}" for x, y in ring.coords) for ring in (shape.exterior, *shape.interiors))
+            rings = [ring for part in shapely.get_parts(to_shape(region.geometry)) for ring in (part.exterior, *part.interiors)]
+            path = "".join("M" + " ".join(f"{x:g},{y:g}" for x, y in ring.coords) for ring in rings)
             items += [f'<path d="{path}" stroke="#000" stroke-width="4"/>', f'<path d="{path}" stroke="{paint}" stroke-width="2"/>']
         above, below = box.y1 - text_size / 3, box.y2 + text_size
         y = above if box.y1 > 1.3 * text_size else below if below < height else box.y1 + text_size

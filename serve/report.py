@@ -82,7 +82,8 @@ def report(outcome: Outcome, found: list[Feature], written: Sequence[Path], *, a
     lines = [f"note: {note}" for note in facts["notes"]]
     for item in facts["acquisitions"]:
         date = f" ({item['date']})" if item["date"] else ""
-        lines.append(f"Image {item['image']}{date}: {item['file']}, bands {', '.join(item['bands'])}")
+        view = f"view {item['view']}, " if item["view"] else ""
+        lines.append(f"Image {item['image']}{date}: {item['file']}, {view}bands {', '.join(item['bands'])}")
     if facts["order_assumed"]:
         lines.append("note: dates are missing, so the order given was assumed to be the order in time")
     lines += [f"stretch: {facts['stretch']}", f"model: {outcome.model}", f"question: {outcome.question}",
