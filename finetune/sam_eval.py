@@ -164,7 +164,8 @@ def _box_mask(view: View, region: Region) -> Mask:
 def _ious(masks: Sequence[Mask], view: View) -> list[float]:
     """IoU of each mask with its object, from run lengths (`pycocotools`)."""
     truth = [region.geometry for region in view.regions if isinstance(region.geometry, Mask)]
-    return [float(coco.iou([_rle(a)], [_rle(b)], [0])[0, 0]) for a, b in zip(masks, truth, strict=True)]
+    pairs: Any = [([_rle(a)], [_rle(b)]) for a, b in zip(masks, truth, strict=True)]
+    return [float(np.asarray(coco.iou(found, true, [0]))[0, 0]) for found, true in pairs]
 
 
 def _rle(mask: Mask) -> dict[str, Any]:

@@ -6,7 +6,7 @@ by `geotempo.model.geo.mask_polygons`. No torch here.
 
 import io
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -81,8 +81,8 @@ def mask_in_window(window: BoolArray, top: int, left: int, height: int, width: i
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     if counts[-1] == 0:
         counts = counts[:-1]
-    rle = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return Mask(height, width, rle["counts"].decode("ascii"))
+    compressed: Any = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return Mask(height, width, compressed["counts"].decode("ascii"))
 
 
 def mask_area(mask: Mask) -> int:

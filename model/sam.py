@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from geotempo.model.crops import Window
 from geotempo.model.errors import ModelError
 
 FloatArray = npt.NDArray[np.float32]
-SamLike = SamModel | Sam2Model
+SamLike: TypeAlias = SamModel | Sam2Model
 Embedding = tuple[torch.Tensor, ...]
 """Feature maps (B, C, h, w) of images, the coarsest last: one for SAM, three for SAM 2."""
 
@@ -67,13 +67,11 @@ class Canvas:
 
 
 class Preprocessing(Protocol):
-    """How an image becomes SAM's input.
+    """How an image becomes SAM's input."""
 
-    Attributes:
-        side: Side of the square input in pixels.
-    """
-
-    side: int
+    @property
+    def side(self) -> int:
+        """Side of the square input in pixels."""
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """An RGB image as a normalised tensor (3, side, side), float32."""
@@ -94,7 +92,11 @@ class Padded:
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
-        self.side = int(processor.pad_size["height"])
+
+    @property
+    def side(self) -> int:
+        """See `Preprocessing`."""
+        return int(self.processor.pad_size["height"])
 
     @classmethod
     def of(cls, side: int) -> "Padded":

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
 from geotempo.model.answer import parse, parse_images
@@ -13,6 +11,7 @@ from geotempo.model.budget import thin_dates
 from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Box, Mask, bounds, rasterize
+from geotempo.model.mask_output import MaskMaker, by_image, index_image
 from geotempo.model.predictor import Predictor, Request
 from geotempo.model.prompts import frames_of
 from geotempo.model.raster import Stack
@@ -21,13 +20,6 @@ from geotempo.serve.questions import CHANGE_TASKS, question_for
 
 REGION = re.compile(r"<region:(\d+)>")
 NO_DATA_SHARE = 0.5  # a region with more of its pixels without data cannot be judged
-
-
-class MaskMaker(Protocol):
-    """What turns regions into masks; `geotempo.model.masks.Segmenter` is one."""
-
-    def segment(self, image: Image.Image, regions: Sequence[Region]) -> list[Mask]:
-        """One mask per region, of the size of the image."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = No
     """
     order = time_order(stack.images)
     task, question = question_for(task, prompt, max(order.numbers))
-    _check_regions(regions, question, max(order.numbers))
+    _check_regions(regions, question, stack, max(order.numbers))
     reply = predictor.predict([Request(stack.images, question, tuple(regions), max_new_tokens)])[0]
     convention = predictor.convention
     answer = parse(reply.text, frames_of(stack.images, convention), mode=convention.mode, finish_reason=reply.finish_reason)
@@ -123,11 +115,15 @@ def answer_question(stack: Stack, predictor: Predictor, *, task: str | None = No
     return replace(outcome, masks=_segment(outcome, segmenter) if outcome.regions else ())
 
 
-def _check_regions(regions: Sequence[Region], question: str, acquisitions: int) -> None:
-    """Refuse regions on images that are not there, and placeholders without a region."""
+def _check_regions(regions: Sequence[Region], question: str, stack: Stack, acquisitions: int) -> None:
+    """Refuse regions on images that are not there or outside of their image, and placeholders without a region."""
+    by_image(regions, acquisitions)
+    width, height = stack.grid.width, stack.grid.height
     for region in regions:
-        if region.image > acquisitions:
-            raise InputError(f"a region names Image {region.image}, but there are {acquisitions} acquisitions; count from 1")
+        box = bounds(region.geometry)
+        if box.x1 >= width or box.y1 >= height or box.x2 <= 0 or box.y2 <= 0:
+            raise InputError(f"the region at {box.as_tuple()} lies outside Image {region.image} of {width} x {height} pixels; "
+                             "give pixels of the image, counted from its top left")
     named = [int(number) for number in REGION.findall(question)]
     if named and max(named) >= len(regions):
         raise InputError(f"the question names <region:{max(named)}>, but {len(regions)} regions were given; "
@@ -170,6 +166,8 @@ def parse_region(text: str) -> Region:
         return Region(int(image), Box(x1, y1, x2, y2))
     except ValueError:
         raise InputError(f"{text!r} is no region; write IMAGE:x1,y1,x2,y2 in pixels, e.g. 2:10,20,64,80") from None
+    except InputError as error:
+        raise InputError(f"{text!r} is no region: {error}") from None
 
 
 def _crop_notes(stack: Stack, convention: Convention) -> tuple[str, ...]:
@@ -216,9 +214,8 @@ def _segment(outcome: Outcome, segmenter: Callable[[], MaskMaker]) -> tuple[Mask
     """One mask per region, each made on the acquisition that the region lies on."""
     maker = segmenter()
     masks: dict[int, Mask] = {}
-    for number in sorted({region.image for region in outcome.regions}):
+    for number, mine in by_image(outcome.regions, outcome.acquisitions).items():
         image = outcome.image(number)
-        mine = [i for i, region in enumerate(outcome.regions) if region.image == number]
         made = maker.segment(image.rgb(), [outcome.regions[i] for i in mine])
         if len(made) != len(mine):
             raise InputError(f"the segmenter gave {len(made)} masks for {len(mine)} regions of Image {number}; "
@@ -228,25 +225,5 @@ def _segment(outcome: Outcome, segmenter: Callable[[], MaskMaker]) -> tuple[Mask
 
 
 def label_image(outcome: Outcome) -> Image.Image:
-    """All masks as one indexed picture: value 0 is nothing, value i is region i (counted from 1).
-
-    Where masks overlap the smaller one lies on top. Up to 255 regions give an 8-bit palette picture, more a 16-bit one.
-    """
-    height, width = outcome.stack.grid.height, outcome.stack.grid.width
-    numbers = np.zeros((height, width), dtype=np.uint16)
-    arrays = [(i, mask.to_array()) for i, mask in enumerate(outcome.masks or (), 1)]
-    for i, array in sorted(arrays, key=lambda item: -int(item[1].sum())):
-        numbers[array] = i
-    if len(arrays) > 255:
-        return Image.fromarray(numbers)
-    picture = Image.fromarray(numbers.astype(np.uint8), mode="P")
-    picture.putpalette(_palette())
-    return picture
-
-
-def _palette() -> list[int]:
-    """256 colours: black, then distinct hues by golden-angle steps."""
-    wheel = Image.new("HSV", (255, 1))
-    wheel.putdata([(int(i * 0.618034 * 256) % 256, 200 - 60 * (i % 2), 255 - 50 * (i % 3)) for i in range(255)])
-    colours = np.asarray(wheel.convert("RGB")).reshape(-1).tolist()
-    return [0, 0, 0, *colours]
+    """All masks as one indexed picture, see `geotempo.model.mask_output.index_image`."""
+    return index_image(outcome.masks or (), outcome.stack.grid.height, outcome.stack.grid.width)

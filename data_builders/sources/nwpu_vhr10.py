@@ -94,7 +94,6 @@ def _files(root: Path) -> list[str]:
     return [split for split in SPLITS if (root / "annotations" / f"NWPU_instances_{split}.json").is_file()]
 
 
-@cache
 def _annotations(root: Path, split: str) -> dict[str, dict[str, Any]]:
     """By file name: width, height, names of all classes, and objects as (class, segmentation).
 
@@ -102,6 +101,12 @@ def _annotations(root: Path, split: str) -> dict[str, dict[str, Any]]:
         LayoutError: The file is no COCO annotation.
     """
     path = root / "annotations" / f"NWPU_instances_{split}.json"
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, changed: int) -> dict[str, dict[str, Any]]:
+    """`_annotations` of a file; `changed` is when it was last written, so that a new file is read anew."""
     try:
         raw = load_json(path)
         classes = {entry["id"]: str(entry["name"]).replace("_", " ") for entry in raw["categories"]}
@@ -152,12 +157,11 @@ def _from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int)
     return np.asarray(picture, dtype=np.bool_)
 
 
-def _from_runs(runs: dict[str, Any], height: int, width: int) -> BoolArray:
+def _from_runs(runs: Any, height: int, width: int) -> BoolArray:
     if list(runs["size"]) != [height, width]:
         raise ValueError(f"run lengths of size {runs['size']} on an image of {height} rows and {width} columns")
-    if isinstance(runs["counts"], list):
-        runs = coco.frPyObjects(runs, height, width)
-    return np.asarray(coco.decode(runs), dtype=np.bool_)
+    packed: Any = coco.frPyObjects(runs, height, width) if isinstance(runs["counts"], list) else runs
+    return np.asarray(coco.decode(packed), dtype=np.bool_)
 
 
 def _class_samples(draft: Draft, thing: str, regions: Sequence[Region]) -> Iterator[Sample]:

@@ -25,11 +25,9 @@ def masks_eval(
     from geotempo.model.files import write_text
     from geotempo.model.masks import Segmenter
 
-    names = sam or [None]
-    segmenters = {}
-    for name in names:
-        label = "sam_tiny" if name is None else name.rstrip("/")
-        segmenters[label] = Segmenter.load(name, device, crops=crops)
+    segmenters = {name.rstrip("/"): Segmenter.load(name, device, crops=crops) for name in sam or ()}
+    if not segmenters:
+        segmenters["sam_tiny"] = Segmenter.load(None, device, crops=crops)
     rows = [evaluate_store(segmenters, folder, part, task or TASKS) for folder in store for part in split or ["val"]]
     typer.echo(table(rows))
     if out:

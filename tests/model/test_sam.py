@@ -139,7 +139,7 @@ def test_a_missing_folder_is_one_line(tmp_path):
 
 def test_another_architecture_is_refused_by_name(tmp_path):
     CLIPConfig().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="'clip' model.*'sam', 'sam2'") as error:
+    with pytest.raises(ModelError, match=r"'clip' model.*'sam', 'sam2'") as error:
         load_sam(str(tmp_path))
     one_line(error)
 
