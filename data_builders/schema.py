@@ -25,6 +25,7 @@ IMAGE_USE_TYPE = pa.struct([
     ("image_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("date", pa.string()),
     ("sensor", pa.string()), ("gsd", pa.list_(pa.float64())), ("bands", pa.list_(pa.string())), ("crs", pa.string()),
     ("transform", pa.list_(pa.float64())), ("modality", pa.string()), ("view", pa.string()), ("valid", MASK_TYPE),
+    ("acquisition", pa.string()),
 ])
 REGION_TYPE = pa.struct([
     ("image", pa.int32()), ("label", pa.string()), ("x1", pa.float64()), ("y1", pa.float64()), ("x2", pa.float64()),
@@ -138,7 +139,7 @@ def _image_to_row(image: ImageRecord) -> Row:
         "image_id": content_id(image.encoded()), "width": image.width, "height": image.height,
         "date": str(image.date) if image.date else None, "sensor": image.sensor, "gsd": image.gsd,
         "bands": image.bands, "crs": image.crs, "transform": image.transform, "modality": image.modality,
-        "view": image.view,
+        "view": image.view, "acquisition": image.acquisition,
         "valid": {"height": valid.height, "width": valid.width, "counts": valid.counts} if valid else None,
     }
 
@@ -151,6 +152,7 @@ def _image_from_row(row: Mapping[str, Any], data: bytes) -> ImageRecord:
         gsd=(row["gsd"][0], row["gsd"][1]) if row["gsd"] else None,
         bands=tuple(row["bands"]) if row["bands"] else None, crs=row["crs"],
         transform=tuple(row["transform"]) if row["transform"] else None, modality=row["modality"], view=row["view"],
+        acquisition=row.get("acquisition"),  # stores written before it lack it
         valid=Mask(valid["height"], valid["width"], valid["counts"]) if valid else None,
     )
 

@@ -14,6 +14,7 @@ from geotempo.finetune.dataset import Mixture
 from geotempo.model.bases import module_of
 from geotempo.model.errors import ConfigError
 
+
 def freeze(model: PreTrainedModel, modules: tuple[str, ...]) -> None:
     """Exclude modules from training."""
     for name, parameter in model.named_parameters():

@@ -201,10 +201,12 @@ def load_processor(folder: str | Path, max_pixels: int | None = None) -> tuple[P
 def _stops(name: str, config: PreTrainedConfig) -> int | list[int] | None:
     """Ids of the tokens that end an answer, from the generation config where there is one."""
     try:
-        found = GenerationConfig.from_pretrained(name).eos_token_id
+        found: int | list[int] | None = GenerationConfig.from_pretrained(name).eos_token_id
     except (OSError, ValueError):
         found = None
-    return found if found is not None else config.get_text_config().eos_token_id
+    if found is None:
+        found = config.get_text_config().eos_token_id
+    return found
 
 
 def set_template(processor: ProcessorMixin, base: Base, stops: int | list[int] | None, name: str) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from geotempo.model.geometry import Box
+from geotempo.model.mask_output import MaskMaker
 from geotempo.model.predictor import Predictor
 from geotempo.model.raster import load_stack
 from geotempo.model.records import Region
 from geotempo.serve.files import write_all
 from geotempo.serve.geojson import features
-from geotempo.serve.job import MaskMaker, Outcome, answer_question
+from geotempo.serve.job import Outcome, answer_question
 from geotempo.serve.page import Entry, render_page
 from geotempo.serve.report import Targets, contents
 

@@ -176,8 +176,9 @@ def _crop_notes(stack: Stack, convention: Convention) -> tuple[str, ...]:
     seen = convention.seen(width, height)
     if seen.area == width * height:
         return ()
-    return (f"the model sees only the centre crop of {seen.x2 - seen.x1:g} x {seen.y2 - seen.y1:g} of {width} x {height} pixels "
-            "(TEOChat's own preparation), so boxes outside of it cannot be right; give square images",)
+    note = (f"the model sees only the centre crop of {seen.x2 - seen.x1:g} x {seen.y2 - seen.y1:g} of {width} x {height} "
+            "pixels (TEOChat's own preparation), so boxes outside of it cannot be right; give square images")
+    return (note,)
 
 
 def _judged(outcome: Outcome, region: Region) -> Region:

@@ -47,10 +47,11 @@ def predict(
 ) -> None:
     """Ask a model about dated satellite images; print the answer and write masks, pictures and GeoJSON."""
     from geotempo.model.bandplan import Spectral
+    from geotempo.model.mask_output import MaskMaker
     from geotempo.model.raster import load_stack
     from geotempo.serve.files import check_targets, write_all
     from geotempo.serve.geojson import features
-    from geotempo.serve.job import MaskMaker, answer_question, parse_region, thinned
+    from geotempo.serve.job import answer_question, parse_region, thinned
     from geotempo.serve.questions import MASK_TASKS, question_for
     from geotempo.serve.report import Targets, contents, report
 

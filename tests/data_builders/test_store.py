@@ -46,6 +46,7 @@ def sample(number, split="train", task="change_grounding", regions=REGIONS):
     images = (
         image(number, date=AcquisitionDate("2021"), sensor="Sentinel-2", gsd=(10.0, 9.5), bands=("B4", "B3", "B2"),
               crs="EPSG:32615", transform=(10.0, 0.0, 5.5, 0.0, -10.0, 7.25), modality="optical", view="true colour",
+              acquisition="a",
               valid=MASK),
         image(number + 1, date=AcquisitionDate("2021-08-03T10:15:00Z")),
     )
