@@ -18,7 +18,7 @@ so no label can break the list, a line of a file, or smuggle in a special token.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from geotempo.model.answer_cells import GRID_CELLS, Cells
 from geotempo.model.answer_grid import (
@@ -63,7 +63,7 @@ _ALONE = re.compile(r"\b(yes|no)\b(?=[\"'*)]*\s*(?:[,.;:!?\n]|$))", re.IGNORECAS
 
 
 def format(regions: Sequence[Region], frames: Sequence[Frame], *, prose: str = "", points: bool = False,
-           grids: bool = False, mode: Mode = "geotempo") -> str:
+           grids: bool | Callable[[Region], bool] = False, mode: Mode = "geotempo") -> str:
     r"""Write regions, and perhaps a sentence before them, as an answer.
 
     Boxes are rounded outward, at least one cell wide and high, and clipped to the image. Other geometries are written
@@ -74,7 +74,8 @@ def format(regions: Sequence[Region], frames: Sequence[Frame], *, prose: str = "
         frames: `frames[k - 1]` belongs to acquisition k.
         prose: Put before the list, with a newline between.
         points: Write two interior points per region, where it has any (see `lossy_form`).
-        grids: Write which cells of its box are inside, for every region that is more than a box.
+        grids: Write which cells of its box are inside, for every region that is more than a box, or for those of them
+            that a function chooses.
         mode: `teochat` writes boxes only; without regions it writes the prose alone, as TEOChat's answers do.
 
     Returns:
@@ -92,7 +93,9 @@ def format(regions: Sequence[Region], frames: Sequence[Frame], *, prose: str = "
     if prose and holds_regions(prose, mode):
         raise InputError(f"the prose {prose[:60]!r} could be read as a list of regions; take the brackets out")
     own = mode == "geotempo"
-    items = sorted((to_item(region, frames, points and own, grids and own) for region in regions), key=_sort_key)
+    chosen = [own and (grids(region) if callable(grids) else grids) for region in regions]
+    items = sorted((to_item(region, frames, points and own, grid) for region, grid in zip(regions, chosen, strict=True)),
+                   key=_sort_key)
     if prose and mode == "teochat" and not items:
         return prose
     written = write_list(items, mode)

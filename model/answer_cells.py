@@ -9,12 +9,17 @@ first and its last column, `a` to `p`: `ap` is a full row, `bdgg` columns 2 to 4
 full when at least half of its area is inside.
 
 Whatever sixteen rows of letter pairs say is a grid of 16 x 16, so the total is fixed by the schema; run lengths, which
-the letters replace, would have to add up. Tokens of one grid, mean over 577 grids of LEVIR-MCI, OSCD and scene floods
-and clearings, and IoU of the grid left after four letters (digits) were off by one (`tests/bench/bench_grid.py`):
+the letters replace, would have to add up, and a slip in one moves the rest of its row. Mean tokens of one grid, over 577
+grids of LEVIR-MCI, OSCD and scene floods and clearings, and IoU (times 100) with the true grid after four symbols
+slipped by one (`tests/bench/bench_grid.py`):
 
-| form | Llama 32k | geotempo_tiny | IoU after 4 slips |
+| form | Llama 2 | geotempo_tiny | after slips |
 |---|---|---|---|
-| first and last column (this one) | TODO | TODO | TODO |
+| first and last column of each run, letters | 35.6 | 53.7 | 98.0 |
+| run lengths of each row, letters | 38.6 | 53.6 | 97.1 |
+| rows as four hexadecimal digits | 43.5 | 72.0 | 97.7 |
+| run lengths of the whole grid, digits | 70.7 | 75.7 | 74.9 |
+| run lengths with labels (Text4Seg) | 198.0 | 288.6 | |
 """
 
 from collections.abc import Iterable

@@ -20,7 +20,7 @@ from PIL import Image
 
 from geotempo.model.crops import Window, looks
 from geotempo.model.errors import InputError, ModelError
-from geotempo.model.geometry import BoolArray, Box, Mask, bounds, rasterize
+from geotempo.model.geometry import BoolArray, Box, GridMask, Mask, bounds, rasterize
 from geotempo.model.mask_output import by_image, mask_in_window
 from geotempo.model.records import ImageRecord, Region
 from geotempo.model.sam import (
@@ -38,7 +38,7 @@ from geotempo.model.sam import (
     to_device,
 )
 
-Source = Literal["model", "box"]
+Source = Literal["model", "box", "grid"]
 Picture = Image.Image | ImageRecord
 
 BATCH = 32
@@ -55,8 +55,9 @@ class Segmented:
 
     Attributes:
         mask: Of the size of the image.
-        source: `model`, or `box` where the model found nothing in the box and the box's own pixels stand in.
-        score: The model's own estimate of the mask's IoU with the object, 0 to 1; 0 where `source` is `box`.
+        source: `model`; `box` where the model found nothing in the box and the box's own pixels stand in; `grid` where
+            the region came with a grid, which is used as it is.
+        score: The model's own estimate of the mask's IoU with the object, 0 to 1; 0 where `source` is not `model`.
     """
 
     mask: Mask
@@ -74,7 +75,8 @@ class Segmenter:
 
     Made by `Segmenter.load`. An image is embedded once, all its large regions are decoded from that in batches of
     `BATCH`; small ones are segmented on enlarged crops (`geotempo.model.crops`). Embeddings are kept by content, so
-    that asking again about an image costs no encoder run. Memory is bounded by the image, `CACHE_BYTES` of embeddings,
+    that asking again about an image costs no encoder run. A region with a grid keeps it: SAM makes areas worse
+    (`geotempo ceilings`). Memory is bounded by the image, `CACHE_BYTES` of embeddings,
     `BATCH` low-resolution masks and the window of one mask at full resolution.
 
     Attributes:
@@ -83,6 +85,9 @@ class Segmenter:
         name: For reports.
         crops: Whether small objects are shown enlarged.
     """
+
+    grid_prompts = False
+    """Whether regions with a grid go through the model too."""
 
     def __init__(self, model: SamLike, preprocessing: Preprocessing, name: str, crops: bool = True) -> None:
         self.model = model.eval()
@@ -145,6 +150,15 @@ class Segmenter:
     @torch.inference_mode()
     def segment_with_source(self, image: Picture, regions: Sequence[Region]) -> list[Segmented]:
         """As `segment`, with the source and the model's score of each mask."""
+        given = {} if self.grid_prompts else {i: _grid(region, image.width, image.height) for i, region in enumerate(regions)
+                                              if isinstance(region.geometry, GridMask)}
+        asked = [i for i in range(len(regions)) if i not in given]
+        made = self._segment(image, [regions[i] for i in asked])
+        found = given | dict(zip(asked, made, strict=True))
+        return [found[i] for i in range(len(regions))]
+
+    def _segment(self, image: Picture, regions: Sequence[Region]) -> list[Segmented]:
+        """The masks that the model makes."""
         if not regions:
             return []
         picture = _Content(image)
@@ -256,6 +270,13 @@ def _clipped(region: Region, width: int, height: int) -> Box:
         raise InputError(f"the region at {(x1, y1, x2, y2)} lies outside the image of {width} x {height} pixels; "
                          "leave it out or give the image that it lies on")
     return Box(max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+
+
+def _grid(region: Region, width: int, height: int) -> Segmented:
+    """The pixels of a region's grid; those of its box where no pixel centre lies in a full cell."""
+    box = _clipped(region, width, height)
+    inside = rasterize(region.geometry, height, width)
+    return Segmented(Mask.from_array(inside) if inside.any() else box_mask(box, height, width), "grid", 0.0)
 
 
 def _finish(logits: FloatArray, score: float, box: Box, canvas: Canvas, height: int, width: int) -> Segmented:

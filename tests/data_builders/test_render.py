@@ -1,8 +1,9 @@
 """Stored samples as text: what is asked, what should be written."""
 
-from geotempo.data_builders.render import ask_again, chat, target_text, to_request
+from geotempo.data_builders.render import area_like, ask_again, chat, target_text, to_request
 from geotempo.data_builders.scenes.samples import scene_samples
 from geotempo.model import answer
+from geotempo.model.geometry import GridMask
 from geotempo.model.prompts import frames_of
 
 
@@ -26,6 +27,28 @@ def test_points_are_written_only_on_request() -> None:
     sample = next(s for s in scene_samples(4, 0, size=128) if s.task == "referring_segmentation" and s.target_regions)
     assert '"points":' not in target_text(sample)
     assert '"points":' in target_text(sample, points=True)
+
+
+def test_grids_are_written_for_areas_only() -> None:
+    seen = set()
+    for index in range(30):
+        for sample in scene_samples(4, index, size=128):
+            if not sample.target_regions:
+                continue
+            frames = frames_of(sample.images)
+            assert '"grid":' not in target_text(sample)
+            read = answer.parse(target_text(sample, grids="areas"), frames)
+            assert read.status == "ok"
+            every = answer.parse(target_text(sample, grids="all"), frames).regions or ()
+            for region, other in zip(read.regions or (), every, strict=True):
+                assert isinstance(other.geometry, GridMask) or not isinstance(region.geometry, GridMask)
+                seen.add((region.label, "all", isinstance(other.geometry, GridMask)))
+                gridded = isinstance(region.geometry, GridMask)
+                assert gridded <= area_like(region)
+                seen.add((region.label, gridded))
+    assert {("flooded area", True), ("cleared forest", True), ("new building", False)} <= seen
+    assert ("new building", "all", True) in seen
+    assert any(" -> " in label and gridded[-1] for label, *gridded in seen)
 
 
 def test_another_wording_keeps_images_and_answer() -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from geotempo.model.errors import InputError, ModelError
-from geotempo.model.geometry import Box, Mask, Polygon, rasterize
+from geotempo.model.geometry import Box, GridMask, Mask, Polygon, rasterize
 from geotempo.model.masks import BATCH, Segmenter, box_mask, enlarged_window, sample_logits
 from geotempo.model.records import ImageRecord, Region
 from geotempo.model.sam import Canvas
@@ -251,3 +251,19 @@ def test_five_hundred_regions_on_a_large_image_never_hold_many_masks():
     tracemalloc.stop()
     assert len(found) == count and all(isinstance(mask, Mask) and mask.width == side for mask in found)
     assert peak < 400 * 2**20, peak / 2**20
+
+
+def test_a_region_with_a_grid_keeps_it_as_its_mask():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
+    cells = np.add.outer(np.arange(16), np.arange(16)) < 16
+    grid = Region(1, GridMask.from_array(Box(10, 10, 58, 42), cells))
+    tiny = Region(1, GridMask.from_array(Box(3.6, 3.6, 4.4, 4.4), cells))  # no pixel centre inside
+    boxed = Region(1, Box(50, 5, 80, 55))
+    segmenter = Segmenter.load()
+    found = segmenter.segment_with_source(picture, [grid, boxed, tiny])
+    assert [(item.source, item.score > 0) for item in found] == [("grid", False), (found[1].source, found[1].score > 0), ("grid", False)]
+    assert np.array_equal(found[0].mask.to_array(), rasterize(grid.geometry, 60, 90))
+    assert found[1] == segmenter.segment_with_source(picture, [boxed])[0]
+    assert found[2].mask.to_array().sum() == 1
+    with pytest.raises(InputError, match="outside the image"):
+        segmenter.segment(picture, [Region(1, GridMask.from_array(Box(100, 0, 120, 9), cells))])
