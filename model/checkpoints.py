@@ -223,9 +223,8 @@ def set_template(processor: ProcessorMixin, base: Base, stops: int | list[int] |
     """
     if not processor.chat_template:
         raise ModelError(f"{name!r} has no chat template; put a chat_template.jinja into the folder")
-    if base.keeps_order or _keeps_order(processor, base):
-        if _MARKED.search(processor.chat_template):
-            return
+    if _MARKED.search(processor.chat_template) and (base.keeps_order or _keeps_order(processor, base)):
+        return
     tokenizer = processor.tokenizer
     ids = stops if isinstance(stops, list) else [stops]
     tokens = dict.fromkeys([tokenizer.eos_token, *(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None)])

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from geotempo.model.errors import ModelError
 
 Turns = Sequence[tuple[str, str]]
@@ -132,7 +134,7 @@ def _observe_system(render: Renderer, name: str) -> tuple[str | None, str]:
     """What stands around a system message; (None, "") where the template refuses or drops it."""
     try:
         text = render([("system", _SYSTEM), ("user", _ASKED)], True)
-    except Exception:  # templates raise what they like
+    except (TemplateError, TypeError, ValueError, LookupError):  # what a template raises, or Jinja in it
         return None, ""
     if _SYSTEM not in text:
         return None, ""

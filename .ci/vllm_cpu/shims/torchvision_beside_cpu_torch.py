@@ -42,7 +42,6 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
         if fullname == "torchvision":
             sys.meta_path.remove(self)
             _define()
-        return None
 
 
 sys.meta_path.insert(0, _BeforeTorchvision())
