@@ -1,8 +1,9 @@
 """TEOChat's own image preparation, bit for bit.
 
-The original (`LanguageBindImageProcessor`) resizes the float image: RGB, divided by 255, shortest edge to 224 with antialiased
-bicubic interpolation whose overshoot is kept, centre crop, normalised. `CLIPImageProcessor` rounds the resized image to
-8 bits first, which moves pixels by up to 0.13 in normalised units; no stock class can be set not to.
+The original (`LanguageBindImageProcessor`) resizes the float image: RGB, divided by 255, shortest edge to 224 with
+antialiased bicubic interpolation whose overshoot is kept, centre crop, normalised. `CLIPImageProcessor` rounds the
+resized image to 8 bits first and clips the overshoot, which moves pixels by 0.13 and more in normalised units; no stock
+class can be set not to.
 
 `register` makes the class known to transformers; vLLM calls it through the entry point `vllm.general_plugins`
 (`geotempo.model.vllm_plugin`).
@@ -22,11 +23,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class TeoChatImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers is Any to mypy
     """Shortest edge to `size`, antialiased bicubic on floats without clamping; centre crop; normalise.
 
-    Settings are four of `CLIPImageProcessor`'s (`size`, `crop_size`, `image_mean`, `image_std`), saved with the checkpoint. Takes whatever transformers takes as images; gives `pixel_values` of shape (images, 3, crop, crop), float32.
+    Settings are four of `CLIPImageProcessor`'s (`size`, `crop_size`, `image_mean`, `image_std`), saved with the
+    checkpoint. Takes whatever transformers takes as images; gives `pixel_values` of shape (images, 3, crop, crop),
+    float32.
     """
 
-    # Saved folders carry this file, so that they can also be loaded without GeoTempo, with trust_remote_code=True; where
-    # the class is registered, transformers takes that and runs nothing from the folder.
+    # Saved folders carry this file, so that they can also be loaded without GeoTempo, with trust_remote_code=True;
+    # where the class is registered, transformers takes that and runs nothing from the folder.
     _auto_class = "AutoImageProcessor"
     model_input_names = ["pixel_values"]  # noqa: RUF012 (as in every class of transformers)
     default_to_square = False
@@ -84,7 +87,7 @@ def resize_shortest(image: torch.Tensor, edge: int) -> torch.Tensor:
     target = (longer, edge) if height >= width else (edge, longer)
     if target == (height, width):
         return image
-    resized: torch.Tensor = torch.nn.functional.interpolate(image[None], target, mode="bicubic", align_corners=False, antialias=True)
+    resized = torch.nn.functional.interpolate(image[None], target, mode="bicubic", align_corners=False, antialias=True)
     return resized[0]
 
 

@@ -1,7 +1,7 @@
 """An original TEOChat checkpoint as a `LlavaForConditionalGeneration` folder for transformers and vLLM.
 
-TEOChat (Irvin et al., arXiv 2410.06234, github.com/ermongroup/TEOChat at 2ed7387) is Video-LLaVA with its image tower only:
-CLIP ViT-L/14 of LanguageBind, a two-layer projector, Vicuna-7B. The stock class computes the same, so an import
+TEOChat (Irvin et al., arXiv 2410.06234, github.com/ermongroup/TEOChat at 2ed7387) is Video-LLaVA with its image tower
+only: CLIP ViT-L/14 of LanguageBind, a two-layer projector, Vicuna-7B. The stock class computes the same, so an import
 renames tensors and writes configs; tokenizer and image preparation are `teochat_tokenizer` and `teochat_images`.
 
 The result's config.json says `"geotempo_mode": "teochat"`, by which GeoTempo asks it in its own convention.
@@ -36,12 +36,13 @@ from geotempo.model.weight_files import write_shards
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 IMAGE_PROCESSORS = {"exact": TeoChatImageProcessor, "stock": CLIPImageProcessor}
 
-_TEXT_KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
-              "max_position_embeddings", "rms_norm_eps")
+_TEXT_KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+              "hidden_act", "max_position_embeddings", "rms_norm_eps")
 # What transformers 4.31 took where a config of its time says nothing.
-_TEXT_DEFAULTS = {"rope_theta": 10000.0, "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-                  "num_key_value_heads": None, "rope_scaling": None, "initializer_range": 0.02}
-_VISION_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size", "hidden_act")
+_TEXT_DEFAULTS = {"rope_theta": 10000.0, "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+                  "pad_token_id": 0, "num_key_value_heads": None, "rope_scaling": None, "initializer_range": 0.02}
+_VISION_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size",
+                "patch_size", "hidden_act")
 _VISION_OPTIONAL = ("projection_dim", "layer_norm_eps", "num_channels", "attention_dropout", "initializer_range")
 
 
@@ -55,8 +56,8 @@ class ImportPlan:
         vision: LanguageBind_Image folder, or its config.json; by default the source's own `vision_config` and tower.
         base: Folder of the model under a LoRA run.
         dtype: Key of `DTYPES`; by default what the source stores.
-        image_processor: Key of `IMAGE_PROCESSORS`. `exact` binds GeoTempo's; `stock` writes `CLIPImageProcessor`, which runs without GeoTempo
-            and gives other pixels.
+        image_processor: Key of `IMAGE_PROCESSORS`. `exact` binds GeoTempo's; `stock` writes `CLIPImageProcessor`,
+            which runs without GeoTempo and gives other pixels.
         other_base_name: Accept an adapter that names another base.
     """
 
@@ -98,7 +99,8 @@ def import_teochat(plan: ImportPlan) -> Imported:
         MissingExtraError: sentencepiece is not installed.
     """
     _check_folders(plan)
-    for what, name, known in (("dtype", plan.dtype, DTYPES), ("image processor", plan.image_processor, IMAGE_PROCESSORS)):
+    options = (("dtype", plan.dtype, DTYPES), ("image processor", plan.image_processor, IMAGE_PROCESSORS))
+    for what, name, known in options:
         if name is not None and name not in known:
             raise ModelError(f"unknown {what} {name!r}; choose from {', '.join(known)}")
     given = _read_json(plan.source / "config.json")
@@ -114,7 +116,8 @@ def import_teochat(plan: ImportPlan) -> Imported:
     write_folder(plan.out, _filler(found, config, processor, dtype))
     found.close()
     parameters = sum(torch.Size(origin.shape).numel() for origin in found.origins.values())
-    return Imported(parameters, str(dtype).removeprefix("torch."), found.tower_from, found.dropped, config.image_seq_length)
+    return Imported(parameters, str(dtype).removeprefix("torch."), found.tower_from, found.dropped,
+                    config.image_seq_length)
 
 
 def locate(name: str) -> Path:
@@ -146,7 +149,8 @@ def make_config(given: dict[str, Any], vision: dict[str, Any], name: str) -> Lla
     """
     _check_architecture(given, name)
     _check_tower(vision, name)
-    text = {key: given[key] for key in _TEXT_KEYS} | {key: given.get(key, value) for key, value in _TEXT_DEFAULTS.items()}
+    text = {key: given[key] for key in _TEXT_KEYS}
+    text |= {key: given.get(key, value) for key, value in _TEXT_DEFAULTS.items()}
     text["num_key_value_heads"] = text["num_key_value_heads"] or text["num_attention_heads"]
     tower = {key: vision[key] for key in (*_VISION_KEYS, *_VISION_OPTIONAL) if key in vision}
     whole = given.get("mm_vision_select_feature", "patch") == "cls_patch"
@@ -168,32 +172,36 @@ def _check_architecture(given: dict[str, Any], name: str) -> None:
     if "text_config" in given and given.get("model_type") == "llava":
         raise ModelError(f"{name} is a LLaVA checkpoint in the layout of transformers already; use it as it is")
     if given.get("model_type") not in ("llava", "llava_llama") or "mm_projector_type" not in given:
-        raise ModelError(f"{name} is a {given.get('model_type')!r} model; an original TEOChat or Video-LLaVA checkpoint is needed "
-                         "(model_type 'llava' with mm_* settings in config.json)")
+        raise ModelError(f"{name} is a {given.get('model_type')!r} model; an original TEOChat or Video-LLaVA "
+                         "checkpoint is needed (model_type 'llava' with mm_* settings in config.json)")
     absent = [key for key in (*_TEXT_KEYS, "mm_vision_select_layer") if given.get(key) is None]
     if absent:
         raise ModelError(f"config.json of {name} lacks {', '.join(absent)}")
     if given["mm_projector_type"] != "mlp2x_gelu":
-        raise ModelError(f"the projector of {name} is {given['mm_projector_type']!r}; TEOChat's is 'mlp2x_gelu', no other can be imported")
+        raise ModelError(f"the projector of {name} is {given['mm_projector_type']!r}; TEOChat's is 'mlp2x_gelu', no "
+                         "other can be imported")
     if given.get("mm_use_im_start_end") or given.get("mm_use_im_patch_token"):
-        raise ModelError(f"{name} was trained with extra image tokens (mm_use_im_start_end or mm_use_im_patch_token); TEOChat has none")
+        raise ModelError(f"{name} was trained with extra image tokens (mm_use_im_start_end or mm_use_im_patch_token); "
+                         "TEOChat has none")
 
 
 def _check_tower(vision: dict[str, Any], name: str) -> None:
     absent = [key for key in _VISION_KEYS if vision.get(key) is None]
     if absent:
-        raise ModelError(f"the vision config for {name} lacks {', '.join(absent)}; they are not assumed (another activation changes "
-                         "answers). Give LanguageBind_Image's config.json, or its folder, with --vision")
+        raise ModelError(f"the vision config for {name} lacks {', '.join(absent)}; they are not assumed (another "
+                         "activation changes answers). Give LanguageBind_Image's config.json, or its folder, with "
+                         "--vision")
     if vision.get("add_time_attn"):
-        raise ModelError("the vision config has add_time_attn: it is a video tower with attention over time; give that of "
-                         "LanguageBind_Image")
+        raise ModelError("the vision config has add_time_attn: it is a video tower with attention over time; give that "
+                         "of LanguageBind_Image")
 
 
 def _refuse_unmerged_tower(found: Collected, plan: ImportPlan) -> None:
-    lora = [origin.label for name, origin in found.origins.items() if name.startswith("vision_tower.") and ".base_model." in f".{name}"]
+    lora = [origin.label for name, origin in found.origins.items()
+            if name.startswith("vision_tower.") and ".base_model." in name]
     if lora:
-        raise ModelError(f"the image tower of {plan.source} carries an unmerged LoRA (lora_r in its vision config; {len(lora)} tensors, "
-                         f"the first: {lora[0]}); give a merged LanguageBind_Image with --vision")
+        raise ModelError(f"the image tower of {plan.source} carries an unmerged LoRA (lora_r in its vision config; "
+                         f"{len(lora)} tensors, the first: {lora[0]}); give a merged LanguageBind_Image with --vision")
 
 
 def _vision_config(plan: ImportPlan, given: dict[str, Any]) -> dict[str, Any]:
@@ -203,8 +211,8 @@ def _vision_config(plan: ImportPlan, given: dict[str, Any]) -> dict[str, Any]:
         where = plan.vision / "config.json" if plan.vision.is_dir() else plan.vision
         config = _read_json(where)
     if not isinstance(config.get("vision_config"), dict):
-        raise ModelError(f"{where} has no vision_config; give LanguageBind_Image's config.json, or its folder, with --vision "
-                         "(huggingface.co/LanguageBind/LanguageBind_Image)")
+        raise ModelError(f"{where} has no vision_config; give LanguageBind_Image's config.json, or its folder, with "
+                         "--vision (huggingface.co/LanguageBind/LanguageBind_Image)")
     return dict(config["vision_config"]) | dict(config.get("vision_config_dict") or {})
 
 
@@ -223,15 +231,16 @@ def _check_folders(plan: ImportPlan) -> None:
         raise ModelError(f"{plan.source} is not a folder; give the folder of a TEOChat checkpoint")
     is_run = (plan.source / "adapter_config.json").is_file()
     if is_run and plan.base is None:
-        raise ModelError(f"{plan.source} is a LoRA run; give the model that it was trained on with --base (the merged, un-quantised "
-                         "Video-LLaVA-7B, or TEOChat for a fine-tuned one)")
+        raise ModelError(f"{plan.source} is a LoRA run; give the model that it was trained on with --base (the merged, "
+                         "un-quantised Video-LLaVA-7B, or TEOChat for a fine-tuned one)")
     if plan.base is not None and not is_run:
         raise ModelError(f"{plan.source} is no LoRA run (it has no adapter_config.json), so --base does not apply")
     out = plan.out.resolve()
     for folder in (plan.source, plan.base, plan.vision):
         if folder is not None and (out == folder.resolve() or out in folder.resolve().parents):
             raise ModelError(f"--out {plan.out} would replace {folder}, which is read; choose another folder")
-    if plan.out.exists() and not (plan.out / "config.json").is_file() and (plan.out.is_file() or any(plan.out.iterdir())):
+    is_other = plan.out.is_file() or (plan.out.is_dir() and any(plan.out.iterdir()))
+    if is_other and not (plan.out / "config.json").is_file():
         raise ModelError(f"{plan.out} exists and is not a checkpoint; choose another --out")
 
 
@@ -239,14 +248,17 @@ def _processor(plan: ImportPlan, config: LlavaConfig) -> LlavaProcessor:
     homes = [folder for folder in (plan.source, plan.base) if folder is not None]
     home = next((folder for folder in homes if (folder / "tokenizer.model").is_file()), None)
     if home is None:
-        raise ModelError(f"{' and '.join(map(str, homes))} have no tokenizer.model; copy Vicuna's (Llama's 32,000 pieces) there")
+        raise ModelError(f"{' and '.join(map(str, homes))} have no tokenizer.model; copy Vicuna's (Llama's 32,000 "
+                         "pieces) there")
     settings = _read_json(home / "tokenizer_config.json") if (home / "tokenizer_config.json").is_file() else {}
     tokenizer = build_tokenizer(home / "tokenizer.model", bool(settings.get("legacy", True)))
     if len(tokenizer) != config.text_config.vocab_size:
-        raise ModelError(f"{home / 'tokenizer.model'} has {len(tokenizer)} pieces, config.json says {config.text_config.vocab_size}")
+        raise ModelError(f"{home / 'tokenizer.model'} has {len(tokenizer)} pieces, config.json says "
+                         f"{config.text_config.vocab_size}")
     side = config.vision_config.image_size
     images = IMAGE_PROCESSORS[plan.image_processor](
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_mean=list(CLIP_MEAN), image_std=list(CLIP_STD),
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side},
+        image_mean=list(CLIP_MEAN), image_std=list(CLIP_STD),
     )
     return LlavaProcessor(
         image_processor=images, tokenizer=tokenizer, patch_size=config.vision_config.patch_size, image_token=IMAGE,
@@ -262,7 +274,8 @@ def _expected(config: LlavaConfig) -> dict[str, tuple[int, ...]]:
     return {disk_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _filler(found: Collected, config: LlavaConfig, processor: LlavaProcessor, dtype: torch.dtype) -> Callable[[Path], None]:
+def _filler(found: Collected, config: LlavaConfig, processor: LlavaProcessor,
+            dtype: torch.dtype) -> Callable[[Path], None]:
     def fill(folder: Path) -> None:
         planned = found.planned()
         total = sum(torch.Size(tensor.shape).numel() for tensor in planned) * dtype.itemsize

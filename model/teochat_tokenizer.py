@@ -1,12 +1,12 @@
 """TEOChat's tokenizer as a `tokenizer.json`, with the ids of the original.
 
 The original (`tokenizer_image_token`) cuts a prompt at `<image>` and gives every piece to the slow `LlamaTokenizer` of
-transformers 4.31, that is to SentencePiece, which puts a blank before each piece, even before one that begins with a blank.
-transformers' present `LlamaTokenizer` does not, so the normaliser is built here.
+transformers 4.31, that is to SentencePiece, which puts a blank before each piece, even before one that begins with a
+blank. transformers' present `LlamaTokenizer` does not, so the normaliser is built here.
 
 `<image>` takes over the id of the byte piece `<0x00>`. The vocabulary keeps its 32,000 rows, and so logits, loss and
-sampling stay the original's, with no extra row that could be sampled, and vLLM and transformers agree on its size. The piece
-is free: NUL does not occur in text, and where it does it becomes `<unk>`.
+sampling stay the original's, with no extra row that could be sampled, and vLLM and transformers agree on its size. The
+piece is free: NUL does not occur in text, and where it does it becomes `<unk>`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ _NUL = "<0x00>"
 _BLANK = "▁"  # how SentencePiece writes a blank
 
 # Texts on which the result is compared with SentencePiece itself: blanks, line breaks, runs, digits, marks, bytes.
-_PROBES = ("", " ", "USER: ", "a", " a", "  two  blanks  ", "line\n\nbreak\ttab", "▁", "aaaaaaa", "==== ----", "0, 8, 49, 53",
-           "Image 1: ", "[x_min, y_min, x_max, y_max]", "ASSISTANT:", "don't", "é e\u0301 ﬁ ①", "中文 한국어 Привет", "🙂", "\u200b\xa0",
-           "<0x0A>", "Were any buildings torn down between 2016 and 2019?")
+_PROBES = (
+    "", " ", "USER: ", "a", " a", "  two  blanks  ", "line\n\nbreak\ttab", "▁", "aaaaaaa", "==== ----", "0, 8, 49, 53",
+    "Image 1: ", "[x_min, y_min, x_max, y_max]", "ASSISTANT:", "don't", "é e\u0301 ﬁ ①", "中文 한국어 Привет", "🙂",
+    "\u200b\xa0", "<0x0A>", "Were any buildings torn down between 2016 and 2019?",
+)
 
 
 def build_tokenizer(model_file: Path, legacy: bool) -> PreTrainedTokenizerFast:
@@ -56,7 +58,9 @@ def build_tokenizer(model_file: Path, legacy: bool) -> PreTrainedTokenizerFast:
         [decoders.Replace(_BLANK, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
     )
     bos = backend.token_to_id(BOS)
-    backend.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos)]
+    )
     _compare(backend, pieces, legacy, model_file)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=BOS, eos_token=EOS, unk_token=UNK, pad_token=UNK, padding_side="right",
@@ -80,11 +84,13 @@ def _compare(backend: Tokenizer, pieces: SentencePieceProcessor, legacy: bool, m
     after = pieces.encode("USER: a", out_type=str)
     if not legacy:
         after = [piece for piece in (after[0].removeprefix(_BLANK), *after[1:]) if piece]
-    expected = {text: pieces.encode(text) for text in _PROBES} | {f"{EOS}USER: a": [pieces.eos_id(), *pieces.piece_to_id(after)]}
+    expected = {text: pieces.encode(text) for text in _PROBES}
+    expected[f"{EOS}USER: a"] = [pieces.eos_id(), *pieces.piece_to_id(after)]
     wrong = [text for text, ids in expected.items() if backend.encode(text, add_special_tokens=False).ids != ids]
     if wrong:
-        raise ModelError(f"{model_file} does not tokenise as a Llama vocabulary (BPE, identity normalisation, a blank before "
-                         f"the text), seen on {wrong[0]!r}; give the tokenizer.model that belongs to the checkpoint")
+        raise ModelError(f"{model_file} does not tokenise as a Llama vocabulary (BPE, identity normalisation, a blank "
+                         f"before the text), seen on {wrong[0]!r}; give the tokenizer.model that belongs to the "
+                         "checkpoint")
 
 
 def _bpe(pieces: SentencePieceProcessor, model_file: Path) -> models.BPE:
@@ -93,8 +99,8 @@ def _bpe(pieces: SentencePieceProcessor, model_file: Path) -> models.BPE:
     vocabulary = {pieces.id_to_piece(i): i for i in ids}
     absent = [piece for piece in (UNK, BOS, EOS, _NUL) if piece not in vocabulary]
     if absent or not pieces.is_byte(vocabulary[_NUL]):
-        raise ModelError(f"{model_file} lacks the pieces {absent or [_NUL]}; <image> takes the place of {_NUL}, so a vocabulary "
-                         "with byte fallback is needed, as Llama's")
+        raise ModelError(f"{model_file} lacks the pieces {absent or [_NUL]}; <image> takes the place of {_NUL}, so a "
+                         "vocabulary with byte fallback is needed, as Llama's")
     scores = {pieces.id_to_piece(i): pieces.get_score(i) for i in ids
               if not (pieces.is_byte(i) or pieces.is_control(i) or pieces.is_unknown(i))}
     merges = generate_merges(vocabulary, scores)
@@ -105,9 +111,9 @@ def _bpe(pieces: SentencePieceProcessor, model_file: Path) -> models.BPE:
 def _set_blanks(backend: Tokenizer, pieces: SentencePieceProcessor, legacy: bool) -> None:
     """Normalise every piece as SentencePiece does.
 
-    A special token that is not normalised cuts the text before normalisation, so what follows counts as a beginning and gets
-    the blank; one that is normalised cuts afterwards. `<s>` is of the first kind in both cases: the chat template writes
-    it at the start, where the original has it outside the text.
+    A special token that is not normalised cuts the text before normalisation, so what follows counts as a beginning
+    and gets the blank; one that is normalised cuts afterwards. `<s>` is of the first kind in both cases: the chat
+    template writes it at the start, where the original has it outside the text.
     """
     beginnings = (BOS, IMAGE) if not legacy else (BOS, IMAGE, EOS, UNK)
     steps: list[normalizers.Normalizer] = [normalizers.Prepend(_BLANK)]
@@ -119,8 +125,9 @@ def _set_blanks(backend: Tokenizer, pieces: SentencePieceProcessor, legacy: bool
         ]
         first = pieces.encode("USER:", out_type=str)[0].removeprefix(_BLANK)
         rest = "USER:".removeprefix(first)
-        # Only what follows `</s>` can begin without the blank.
-        backend.pre_tokenizer = pre_tokenizers.Split(Regex(rf"\A{re.escape(first)}(?={re.escape(rest)})"), "isolated") if first else None
+        if first:  # only what follows `</s>` can begin without the blank
+            start = Regex(rf"\A{re.escape(first)}(?={re.escape(rest)})")
+            backend.pre_tokenizer = pre_tokenizers.Split(start, "isolated")
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _BLANK)])
     for normalised, tokens in ((False, beginnings), (True, {EOS, UNK} - set(beginnings))):
         backend.add_special_tokens([AddedToken(token, normalized=normalised, special=True) for token in sorted(tokens)])

@@ -25,6 +25,8 @@ _NAMES = (
 )
 _PROJECTOR = "model.mm_projector."
 _PEFT = "base_model.model."
+_PLAIN_LORA: dict[str, Any] = {"peft_type": "LORA", "use_dora": False, "fan_in_fan_out": False, "bias": "none",
+                               "rank_pattern": {}, "alpha_pattern": {}}
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def collect(source: Path, base: Path | None, vision: Path | None, other_base_nam
     Args:
         source: Folder with merged weights, or of a LoRA run.
         base: Folder with the weights under an adapter, where the source is a LoRA run.
-        vision: Folder of a LanguageBind_Image model, whose tower wins over the source's (as in the original's loader), or
-            None.
+        vision: Folder of a LanguageBind_Image model, whose tower wins over the source's (as in the original's
+            loader), or None.
         other_base_name: Accept an adapter that names another base.
 
     Raises:
@@ -113,8 +115,8 @@ def collect(source: Path, base: Path | None, vision: Path | None, other_base_nam
         origins = {name: origin for name, origin in origins.items() if not name.startswith(_TOWER)} | _tower(tower)
         tower_from = f"{vision} (it wins over the weights' own copy, which TEOChat's loader does not read either)"
     elif not any(name.startswith(_TOWER) for name in origins):
-        raise ModelError(f"{base or source} has no image tower ({_TOWER}...); give a LanguageBind_Image folder with its weights "
-                         "with --vision")
+        raise ModelError(f"{base or source} has no image tower ({_TOWER}...); give a LanguageBind_Image folder with "
+                         "its weights with --vision")
     kept = {name: origin for name, origin in origins.items() if not _by_design(name)}
     named = {_disk_name(name): origin for name, origin in kept.items()}
     dtype = next((entry.dtype for name, entry in merged.entries.items() if name == "lm_head.weight"), torch.float32)
@@ -133,21 +135,23 @@ def refuse_wrong(found: Collected, expected: dict[str, tuple[int, ...]], name: s
         ModelError: Names the first missing, unexpected or misshapen tensors, as the original calls them.
     """
     origins = found.origins
-    shapes = [f"{origins[key].label} is {origins[key].shape}, not {expected[key]}" for key in sorted(expected.keys() & origins.keys())
+    both = sorted(expected.keys() & origins.keys())
+    shapes = [f"{origins[key].label} is {origins[key].shape}, not {expected[key]}" for key in both
               if origins[key].shape != expected[key]]
     faults = [("missing", sorted(map(_original_name, expected.keys() - origins.keys()))),
               ("unexpected", sorted(origins[key].label for key in origins.keys() - expected.keys())),
               ("of another shape", shapes)]
     words = [f"{len(names)} tensors {kind}: {_some(names)}" for kind, names in faults if names]
     if words:
-        raise ModelError(f"the weights of {name} are not those of a TEOChat model with this config.json: {'; '.join(words)}")
+        raise ModelError(f"the weights of {name} are not those of a TEOChat model with this config.json: "
+                         f"{'; '.join(words)}")
 
 
 def _weights(folder: Path) -> list[Path]:
     files = find_weights(folder, "pytorch_model")
     if not files:
-        raise ModelError(f"{folder} has no weights; expected pytorch_model*.bin or model*.safetensors, or a LoRA run with "
-                         "adapter_config.json")
+        raise ModelError(f"{folder} has no weights; expected pytorch_model*.bin or model*.safetensors, or a LoRA run "
+                         "with adapter_config.json")
     return files
 
 
@@ -180,11 +184,13 @@ def _tower(files: WeightFiles) -> dict[str, Origin]:
     part = "vision_model."
     found = {_TOWER + name.removeprefix(part): Origin(name, entry.shape, partial(files.read, name))
              for name, entry in files.entries.items() if name.startswith(part)}
-    other = [name for name in files.entries if not name.startswith(part)
-             and not name.startswith(("text_model.", "text_projection.", "visual_projection.")) and name != "logit_scale"]
-    if other or not found:
-        raise ModelError(f"the --vision weights are not those of LanguageBind_Image: {len(other)} tensors unexpected: {_some(other)}"
-                         if other else "the --vision weights hold no vision_model.*; give a LanguageBind_Image folder")
+    unused = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+    other = [name for name in files.entries if not name.startswith((part, *unused))]
+    if other:
+        raise ModelError(f"the --vision weights are not those of LanguageBind_Image: {len(other)} tensors unexpected: "
+                         f"{_some(other)}")
+    if not found:
+        raise ModelError("the --vision weights hold no vision_model.*; give a LanguageBind_Image folder")
     return found
 
 
@@ -194,17 +200,19 @@ def _open_adapter(folder: Path, base: Path, other_base_name: bool) -> Adapter:
         int(settings["r"]), float(settings["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / 'adapter_config.json'} is not the config of a LoRA adapter ({error})") from None
-    for key, plain in (("use_dora", False), ("fan_in_fan_out", False), ("bias", "none"), ("rank_pattern", {}), ("alpha_pattern", {}),
-                       ("peft_type", "LORA")):
+    for key, plain in _PLAIN_LORA.items():
         if settings.get(key) not in (plain, None):
-            raise ModelError(f"the adapter in {folder} has {key} = {settings[key]!r}; only plain LoRA ({key} = {plain!r}) can be merged")
+            raise ModelError(f"the adapter in {folder} has {key} = {settings[key]!r}; only plain LoRA ({key} = "
+                             f"{plain!r}) can be merged")
     wanted = str(settings.get("base_model_name_or_path") or "").rstrip("/").rpartition("/")[2]
     if wanted and wanted != base.resolve().name and not other_base_name:
-        raise ModelError(f"the adapter in {folder} was trained on {wanted!r}, --base is {base.resolve().name!r}; give the base that it "
-                         "was trained on, or add --other-base-name if this is a copy of it under another name")
+        raise ModelError(f"the adapter in {folder} was trained on {wanted!r}, --base is {base.resolve().name!r}; give "
+                         "the base that it was trained on, or add --other-base-name if this is a copy of it under "
+                         "another name")
     lora, rest = find_weights(folder, "adapter_model"), folder / "non_lora_trainables.bin"
     if not lora or not rest.is_file():
-        raise ModelError(f"{folder} lacks {'non_lora_trainables.bin (the projector)' if lora else 'adapter_model.bin or .safetensors'}")
+        absent = "non_lora_trainables.bin (the projector)" if lora else "adapter_model.bin or .safetensors"
+        raise ModelError(f"{folder} lacks {absent}")
     return Adapter(folder, settings, WeightFiles(lora), WeightFiles([rest]))
 
 
@@ -215,11 +223,12 @@ def _projector(adapter: Adapter) -> dict[str, Origin]:
         # Saved through peft (base_model.model.model.mm_projector...) or, by some trainers, without.
         plain = name.removeprefix("base_model.").removeprefix("model.") if name.startswith("base_model.") else name
         if not plain.startswith(_PROJECTOR):
-            raise ModelError(f"unexpected tensor {name} in {adapter.folder / 'non_lora_trainables.bin'}; only the projector "
-                             f"({_PEFT}{_PROJECTOR}*) is known")
+            raise ModelError(f"unexpected tensor {name} in {adapter.folder / 'non_lora_trainables.bin'}; only the "
+                             f"projector ({_PEFT}{_PROJECTOR}*) is known")
         found[plain] = Origin(name, entry.shape, partial(adapter.rest.read, name))
     if len(found) != 4:
-        raise ModelError(f"{adapter.folder / 'non_lora_trainables.bin'} holds {len(found)} of the projector's 4 tensors")
+        raise ModelError(f"{adapter.folder / 'non_lora_trainables.bin'} holds {len(found)} of the projector's 4 "
+                         "tensors")
     return found
 
 
@@ -229,7 +238,8 @@ def _merged(adapter: Adapter, base: dict[str, Origin]) -> dict[str, Origin]:
     for name in adapter.lora.entries:
         module, _, side = name.removeprefix(_PEFT).removesuffix(".weight").rpartition(".lora_")
         if side not in ("A", "B") or not name.startswith(_PEFT):
-            raise ModelError(f"unexpected tensor {name} in the adapter of {adapter.folder}; only {_PEFT}*.lora_A/B.weight are known")
+            raise ModelError(f"unexpected tensor {name} in the adapter of {adapter.folder}; only "
+                             f"{_PEFT}*.lora_A/B.weight are known")
         pairs.setdefault(f"{module}.weight", {})[side] = name
     merged, wrong = {}, []
     for name, pair in pairs.items():
@@ -238,8 +248,8 @@ def _merged(adapter: Adapter, base: dict[str, Origin]) -> dict[str, Origin]:
         else:
             wrong.append(name)
     if wrong or not pairs:
-        raise ModelError(f"the adapter in {adapter.folder} was trained for another base: {len(wrong)} of its {len(pairs)} layers are "
-                         f"missing there or have other shapes: {_some(wrong)}")
+        raise ModelError(f"the adapter in {adapter.folder} was trained for another base: {len(wrong)} of its "
+                         f"{len(pairs)} layers are missing there or have other shapes: {_some(wrong)}")
     return merged
 
 

@@ -95,9 +95,11 @@ def find_weights(folder: Path, stem: str) -> list[Path]:
         shards = sorted(folder.glob(f"{name}-*-of-*.{end}"))
         if shards:
             count = int(shards[0].stem.rpartition("-")[2])
-            absent = {f"{name}-{i:05d}-of-{count:05d}.{end}" for i in range(1, count + 1)} - {shard.name for shard in shards}
+            wanted = {f"{name}-{i:05d}-of-{count:05d}.{end}" for i in range(1, count + 1)}
+            absent = wanted - {shard.name for shard in shards}
             if absent:
-                raise ModelError(f"{folder} lacks the shard {min(absent)} ({len(absent)} of {count} missing); download it again")
+                raise ModelError(f"{folder} lacks the shard {min(absent)} ({len(absent)} of {count} missing); download "
+                                 "it again")
             return shards
     return []
 
@@ -106,13 +108,14 @@ def _indexed(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise ModelError(f"{index} is not an index of weights (a JSON object with 'weight_map'); download it again") from None
+        raise ModelError(f"{index} is not an index of weights (a JSON object with 'weight_map'); download it "
+                         "again") from None
     if any(Path(name).name != name for name in names):
         raise ModelError(f"{index} names files outside its folder; only plain file names are allowed")
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
-        raise ModelError(f"{index.parent} lacks the shard {absent[0]} that {index.name} names ({len(absent)} of {len(names)} "
-                         "missing); download it again")
+        raise ModelError(f"{index.parent} lacks the shard {absent[0]} that {index.name} names ({len(absent)} of "
+                         f"{len(names)} missing); download it again")
     return [index.parent / name for name in names]
 
 
@@ -131,8 +134,8 @@ def _open(file: Path) -> tuple[Callable[[str], torch.Tensor], list[str]]:
 def _entry(file: Path, name: str, read: Callable[[str], torch.Tensor]) -> Entry:
     tensor = read(name)
     if not tensor.is_floating_point() and not name.endswith("position_ids"):
-        raise ModelError(f"{name} in {file} is stored as {tensor.dtype}: the checkpoint is quantised; give one in float16, "
-                         "bfloat16 or float32")
+        raise ModelError(f"{name} in {file} is stored as {tensor.dtype}: the checkpoint is quantised; give one in "
+                         "float16, bfloat16 or float32")
     return Entry(file, name, tuple(tensor.shape), tensor.dtype)
 
 
@@ -182,14 +185,14 @@ def write_shards(folder: Path, planned: list[Planned], dtype: torch.dtype, advan
             size = 0
         groups[-1].append(tensor)
         size += more
-    names = ["model.safetensors"] if len(groups) == 1 else [f"model-{i:05d}-of-{len(groups):05d}.safetensors"
-                                                            for i in range(1, len(groups) + 1)]
+    count = len(groups)
+    names = [f"model-{i:05d}-of-{count:05d}.safetensors" if count > 1 else "model.safetensors" for i in range(1, count + 1)]
     for name, group in zip(names, groups, strict=True):
         _write_shard(folder / name, group, dtype, advance)
-    if len(groups) > 1:
+    if count > 1:
         total = sum(math.prod(tensor.shape) for tensor in planned) * dtype.itemsize
-        index = {"metadata": {"total_size": total},
-                 "weight_map": {tensor.name: name for name, group in zip(names, groups, strict=True) for tensor in group}}
+        weight_map = {tensor.name: name for name, group in zip(names, groups, strict=True) for tensor in group}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
@@ -217,6 +220,6 @@ def _stored(tensor: Planned, dtype: torch.dtype) -> torch.Tensor:
     made = tensor.make().detach()
     stored = made.to(dtype).contiguous()
     if stored.dtype == torch.float16 != made.dtype and not stored.isfinite().all() and made.isfinite().all():
-        raise ModelError(f"{tensor.name} has values up to {made.abs().max():.3g}, which float16 cannot hold; use --dtype bfloat16 "
-                         "or float32")
+        raise ModelError(f"{tensor.name} has values up to {made.abs().max():.3g}, which float16 cannot hold; use "
+                         "--dtype bfloat16 or float32")
     return stored

@@ -1,10 +1,11 @@
 """What an import reads, merges, writes and refuses. Parity with the original is in test_teochat_parity.py."""
 
+import itertools
 import json
+import multiprocessing
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from geotempo.commands.import_teochat import import_teochat as command
+from geotempo.model import weight_files
 from geotempo.model.checkpoints import load_checkpoint
 from geotempo.model.errors import ModelError
-from geotempo.model.teochat_import import Imported, ImportPlan, import_teochat
+from geotempo.model.teochat_import import Imported, ImportPlan, import_teochat, locate
 from tests.teochat_layout import Sizes, layer_shapes, write_json, write_merged, write_run, write_vision
 
 pytest.importorskip("sentencepiece", reason='sentencepiece is not installed: pip install "geotempo[teochat]"')
@@ -283,7 +286,7 @@ def test_a_pickle_that_runs_code_is_not_run(own: Path) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (own / "touched",)
 
-    torch.save({"model.norm.weight": Evil()}, sorted((own / "TEOChat-tiny").glob("*.bin"))[0])
+    torch.save({"model.norm.weight": Evil()}, min((own / "TEOChat-tiny").glob("*.bin")))
     with pytest.raises(ModelError, match="cannot read the weights"):
         merged(own)
     assert not (own / "touched").exists()
@@ -296,13 +299,13 @@ def test_an_index_that_leads_out_of_the_folder(own: Path) -> None:
 
 
 def test_quantised_weights(own: Path) -> None:
-    edit_weights(sorted((own / "TEOChat-tiny").glob("*.bin"))[0], **{"model.layers.0.self_attn.q_proj.weight": torch.zeros(32, 32, dtype=torch.int8)})
+    edit_weights(min((own / "TEOChat-tiny").glob("*.bin")), **{"model.layers.0.self_attn.q_proj.weight": torch.zeros(32, 32, dtype=torch.int8)})
     with pytest.raises(ModelError, match=r"q_proj\.weight in .* is stored as torch\.int8: the checkpoint is quantised"):
         merged(own)
 
 
 def test_values_that_float16_cannot_hold(own: Path) -> None:
-    edit_weights(sorted((own / "TEOChat-tiny").glob("*.bin"))[0], **{"model.norm.weight": torch.full((32,), 1e5)})
+    edit_weights(min((own / "TEOChat-tiny").glob("*.bin")), **{"model.norm.weight": torch.full((32,), 1e5)})
     with pytest.raises(ModelError, match=r"norm\.weight has values up to 1e\+05, which float16 cannot hold"):
         merged(own, dtype="float16")
     assert not (own / "out").exists()
@@ -339,7 +342,7 @@ def test_vision_config(changes: dict[str, Any], message: str, own: Path) -> None
 
 
 def test_no_vision_config_at_all(layout: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="has no vision_config; give LanguageBind_Image's config.json"):
+    with pytest.raises(ModelError, match="has no vision_config; give LanguageBind_Image's"):
         merged(layout, vision=None, out=tmp_path / "out")
 
 
@@ -408,26 +411,39 @@ def test_only_a_checkpoint_is_replaced(own: Path) -> None:
     assert written(own / "out")["language_model.lm_head.weight"].dtype == torch.float16
 
 
-def test_a_killed_import_leaves_the_older_one(own: Path) -> None:
+def test_a_killed_import_leaves_the_older_one(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merged(own)
     before = {file.name: file.read_bytes() for file in (own / "out").iterdir()}
-    code = f"""
-import os, signal
-from pathlib import Path
-from geotempo.model import weight_files
-from geotempo.model.teochat_import import ImportPlan, import_teochat
-stored, count = weight_files._stored, 0
-def killed(*given):
-    global count
-    count += 1
-    if count == 20:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return stored(*given)
-weight_files._stored = killed
-root = Path({str(own)!r})
-import_teochat(ImportPlan(root / "TEOChat-tiny", root / "out", vision=root / "LanguageBind_Image", dtype="bfloat16"))
-"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == -signal.SIGKILL
+    stored, calls = weight_files._stored, itertools.count(1)
+
+    def killed_at_20(*given: Any) -> torch.Tensor:
+        if next(calls) == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stored(*given)
+
+    monkeypatch.setattr(weight_files, "_stored", killed_at_20)
+    child = multiprocessing.get_context("fork").Process(target=merged, args=(own,), kwargs={"dtype": "bfloat16"})
+    child.start()
+    child.join(60)
+    monkeypatch.undo()
+    assert child.exitcode == -signal.SIGKILL
     assert {file.name: file.read_bytes() for file in (own / "out").iterdir()} == before
     assert merged(own, dtype="bfloat16").dtype == "bfloat16"
     assert sorted(path.name for path in own.iterdir()) == ["LanguageBind_Image", "TEOChat-tiny", "out", "run-lora"]
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_it_took(layout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(str(layout / "run-lora"), tmp_path / "out", vision=str(layout / "LanguageBind_Image"), base=str(layout / "TEOChat-tiny"))
+    out = capsys.readouterr().out
+    assert "0.2 M parameters in float32, 16 tokens per image" in out
+    assert f"image tower from {layout / 'LanguageBind_Image'}" in out
+    assert "3 tensors left out by design" in out
+    assert "transformers and vLLM need geotempo installed" in out
+
+
+def test_a_name_that_is_neither_folder_nor_on_the_hub() -> None:
+    with pytest.raises(ModelError, match="'no/such/name' is no local folder and cannot be had from the hub"):
+        locate("no/such/name")
