@@ -35,9 +35,10 @@ of NWPU VHR-10, with the embedded SAM; mean IoU times 100):
 | LEVIR-MCI: building | 64.7 | 16.5 | 94.4 | box and points |
 | NWPU VHR-10: all classes | 51.8 | 26.7 | 87.9 | box and points |
 
-A grid costs 54 tokens a region with the embedded tokenizer (36 with that of Llama 2), two points 17. Areas are few and large; buildings come by the dozen, and a SAM
-that knows such images (the embedded one knows scenes only) makes good masks of them from box and points. Where there is
-no such SAM and the goal lies above the box's ceiling, `all` writes a grid for everything.
+A grid costs 54 tokens a region with the embedded tokenizer (36 with that of Llama 2), two points 17. Areas are few and
+large; buildings come by the dozen, and a SAM that knows such images (the embedded one knows scenes only) makes good masks
+of them from box and points. Where there is no such SAM and the goal lies above the box's ceiling, `all` writes a grid
+for everything.
 """
 
 Grids = Literal["none", "areas", "all"]

@@ -75,9 +75,9 @@ class Segmenter:
 
     Made by `Segmenter.load`. An image is embedded once, all its large regions are decoded from that in batches of
     `BATCH`; small ones are segmented on enlarged crops (`geotempo.model.crops`). Embeddings are kept by content, so
-    that asking again about an image costs no encoder run. A region with a grid keeps it: SAM makes areas worse
-    (`geotempo ceilings`). Memory is bounded by the image, `CACHE_BYTES` of embeddings,
-    `BATCH` low-resolution masks and the window of one mask at full resolution.
+    that asking again about an image costs no encoder run. Memory is bounded by the image, `CACHE_BYTES` of embeddings,
+    `BATCH` low-resolution masks and the window of one mask at full resolution. A region with a grid keeps it as its
+    mask: on areas no mask of the embedded SAM comes near it (`geotempo ceilings`).
 
     Attributes:
         model: In evaluation mode.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from geotempo.model.errors import InputError
 from geotempo.model.geo import Georeference, geodesic_area, mask_polygons, pixel_shape, to_lonlat
-from geotempo.model.geometry import Box, Mask, Polygon, RotatedBox
+from geotempo.model.geometry import Box, GridMask, Mask, Polygon, RotatedBox, area
 
 pytest.importorskip("pyproj")
 pytest.importorskip("rasterio")
@@ -129,3 +129,13 @@ def test_other_geometries_are_cut_at_the_image():
 def test_area_does_not_depend_on_the_number_of_points():
     strip = shapely.box(0, 70, 40, 70.1)
     assert geodesic_area(strip) == pytest.approx(geodesic_area(shapely.segmentize(strip, 0.01)), rel=1e-6)
+
+
+def test_a_grid_becomes_the_outline_of_its_cells():
+    """Cells that touch along an edge are one polygon, those that meet in a corner or not at all are several."""
+    cells = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 1]], dtype=bool)
+    grid = GridMask.from_array(Box(10, 20, 18, 26), cells)
+    shape = pixel_shape(grid, 100, 100)
+    assert shape.is_valid and shape.area == pytest.approx(area(grid)) == pytest.approx(5 * 4)
+    assert len(shapely.get_parts(shape)) == 3
+    assert pixel_shape(grid, 14, 100).area == pytest.approx(4 * 4), "cut at the image border"
