@@ -1,8 +1,8 @@
 """Time and memory of `geotempo import-teochat` on a checkpoint of TEOChat's true widths with fewer layers.
 
-Hidden size 4096, vocabulary 32,000, ViT-L/14, float16, three shards; 8 of the 32 layers by default (4.6 GB on disk,
-three times that while it runs). Time is given as a multiple of copying the same shards byte by byte with fsync in the same run;
-memory is the peak of the resident set, mapped pages of the shards included, above what it was with the modules loaded.
+Hidden size 4096, vocabulary 32,000, ViT-L/14, float16, three shards; 8 of the 32 layers by default (5 GB on disk, twice
+that while it runs). Time is given as a multiple of copying the same shards byte by byte with fsync in the same run; memory
+is the peak of the resident set, mapped pages of the shards included, above what it was with the modules loaded.
 
 Run: python tests/bench/bench_import.py [LAYERS] [FOLDER]
 """
@@ -80,7 +80,8 @@ def write_lora(folder: Path, sizes: Sizes, rank: int = 128) -> None:
 def in_child(source: Path, out: Path | str, base: Path | str = "") -> dict[str, float]:
     """Run an import in a fresh process."""
     command = [sys.executable, "-c", _IMPORT, str(source), str(out), str(base)]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
@@ -107,8 +108,8 @@ def run(name: str, source: Path, base: Path | str, files: list[Path], root: Path
         shutil.rmtree(root / "out")
     size, largest = sum(file.stat().st_size for file in files), max(file.stat().st_size for file in files)
     seconds, peak = min(found["seconds"] for found in imports), max(found["kilobytes"] for found in imports) * 1024
-    print(f"{name}: {size / GB:.2f} GB in {len(files)} shards, import {seconds:.1f} s = {seconds / min(copies):.2f} x a byte copy "
-          f"({min(copies):.1f} s); peak memory {peak / GB:.2f} GB above the loaded modules, largest shard "
+    print(f"{name}: {size / GB:.2f} GB in {len(files)} shards, import {seconds:.1f} s = {seconds / min(copies):.2f} x a "
+          f"byte copy ({min(copies):.1f} s); peak memory {peak / GB:.2f} GB above the loaded modules, largest shard "
           f"{largest / GB:.2f} GB: {(peak - largest) / GB:+.2f} GB")
 
 

@@ -46,14 +46,14 @@ def count(source: Path, vision: Path | None, pictures: list[Image.Image], work: 
     for shown in pictures:
         messages = [{"role": "user", "content": [{"type": "text", "text": "Image 1: "}, {"type": "image", "image": shown},
                                                  {"type": "text", "text": "\nWere any buildings torn down?"}]}]
-        given = [processor.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt")
-                 for processor in (exact, stock)]
+        given = [processor.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True,
+                                               return_tensors="pt") for processor in (exact, stock)]
         answers = [model.generate(**inputs, max_new_tokens=TOKENS)[0].tolist() for inputs in given]
         changed += answers[0] != answers[1]
         difference = (given[0]["pixel_values"] - given[1]["pixel_values"]).abs()
         most, mean = max(most, difference.max().item()), mean + difference.mean().item() / len(pictures)
-    return (f"{changed} of {len(pictures)} greedy answers of {TOKENS} tokens differ under {type(stock.image_processor).__name__}; "
-            f"pixels by {most:.3f} at most, {mean:.4f} on average")
+    return (f"{changed} of {len(pictures)} greedy answers of {TOKENS} tokens differ under "
+            f"{type(stock.image_processor).__name__}; pixels by {most:.3f} at most, {mean:.4f} on average")
 
 
 if __name__ == "__main__":
@@ -62,8 +62,10 @@ if __name__ == "__main__":
         root = Path(folder)
         if FIXTURE.is_dir():
             config = json.loads((FIXTURE / "config.json").read_text(encoding="utf-8"))
-            fixture = write_checkpoint(root / "fixture", load_file(FIXTURE / "teochat_tiny.safetensors"), config, tokenizer_bytes(320))
+            weights = load_file(FIXTURE / "teochat_tiny.safetensors")
+            fixture = write_checkpoint(root / "fixture", weights, config, tokenizer_bytes(320))
             pngs = [Image.open(FIXTURE / f"image{i}.png") for i in (1, 2, 3)]
             print("parity fixture, its 3 PNGs:", count(fixture, None, pngs, root / "a"))
         source, vision = write_merged(root / "TEOChat-tiny"), write_vision(root / "LanguageBind_Image")
-        print(f"original layout, {images} made images:", count(source, vision, [made_image(i) for i in range(images)], root / "b"))
+        pictures = [made_image(i) for i in range(images)]
+        print(f"original layout, {images} made images:", count(source, vision, pictures, root / "b"))

@@ -40,7 +40,8 @@ def test_overshoot_is_kept() -> None:
     assert picture(0, 90, 90).getextrema()[0][0] >= 0
 
 
-@pytest.mark.parametrize(("width", "height", "left", "top"), [(225, 224, 0, 0), (227, 224, 2, 0), (224, 229, 0, 2), (224, 224, 0, 0)])
+@pytest.mark.parametrize(("width", "height", "left", "top"),
+                         [(225, 224, 0, 0), (227, 224, 2, 0), (224, 229, 0, 2), (224, 224, 0, 0)])
 def test_crop_rounds_half_pixels_to_even(width: int, height: int, left: int, top: int) -> None:
     """As torchvision's CenterCrop does; an image with a shortest side of 224 is not resized."""
     given_ = picture(1, width, height)
@@ -56,7 +57,8 @@ def test_the_same_pixels_for_every_kind_of_input() -> None:
                  rgb.convert("RGBA"), [rgb]):
         assert torch.equal(processor(same, return_tensors="pt").pixel_values, expected)
     grey = rgb.convert("L")
-    assert torch.equal(processor(grey, return_tensors="pt").pixel_values, processor(grey.convert("RGB"), return_tensors="pt").pixel_values)
+    expected = processor(grey.convert("RGB"), return_tensors="pt").pixel_values
+    assert torch.equal(processor(grey, return_tensors="pt").pixel_values, expected)
 
 
 def test_settings_are_saved_and_found(tmp_path: Path) -> None:
@@ -81,7 +83,8 @@ except ValueError as error:
 print(type(AutoImageProcessor.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)).__module__)
 print([name for name in sys.modules if name == "geotempo"])
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
     assert "contains custom code" in out
     assert "trust_remote_code=True" in out
     module, ours = out.splitlines()[-2:]
@@ -91,7 +94,7 @@ print([name for name in sys.modules if name == "geotempo"])
 
 @pytest.mark.parametrize(("width", "height", "least"), [(256, 256, 0.01), (500, 306, 0.01), (220, 300, 0.01), (224, 224, 0)])
 def test_the_stock_processor_gives_other_pixels(width: int, height: int, least: float) -> None:
-    """Why the class exists. It does not where nothing is resized. `tests/bench/bench_stock_processor.py` counts the answers."""
+    """Unless nothing is resized. `tests/bench/bench_stock_processor.py` counts the answers that change."""
     shown = picture(3, width, height)
     stock = CLIPImageProcessor()(shown, return_tensors="pt").pixel_values
     difference = (TeoChatImageProcessor()(shown, return_tensors="pt").pixel_values - stock).abs().max()

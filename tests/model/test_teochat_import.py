@@ -15,14 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from geotempo.commands.import_teochat import import_teochat as command
 from geotempo.model import weight_files
-from geotempo.model.checkpoints import load_checkpoint
+from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.errors import ModelError
 from geotempo.model.teochat_import import Imported, ImportPlan, import_teochat, locate
 from tests.teochat_layout import Sizes, layer_shapes, write_json, write_merged, write_run, write_vision
 
 pytest.importorskip("sentencepiece", reason='sentencepiece is not installed: pip install "geotempo[teochat]"')
 
-SIZES = Sizes(hidden=32, mlp=48, layers=2, heads=1, vision_hidden=16, vision_mlp=32, vision_layers=2, vision_heads=1, patch=56)
+SIZES = Sizes(hidden=32, mlp=48, layers=2, heads=1, vision_hidden=16, vision_mlp=32, vision_layers=2, vision_heads=1,
+              patch=56)
 TOWER = "model.image_tower.image_tower."
 
 
@@ -52,7 +53,8 @@ def adapted(root: Path, **changes: Any) -> Imported:
 
 
 def original(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for file in sorted(folder.glob("*.bin")) for name, tensor in torch.load(file, weights_only=True).items()}
+    states = [torch.load(file, weights_only=True) for file in sorted(folder.glob("*.bin"))]
+    return {name: tensor for state in states for name, tensor in state.items()}
 
 
 def written(folder: Path) -> dict[str, torch.Tensor]:
@@ -117,7 +119,21 @@ def test_config_is_taken_from_the_given_ones(layout: Path, tmp_path: Path) -> No
     assert model.generation_config.do_sample is False
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), ("float16", torch.float16), ("bfloat16", torch.bfloat16)])
+def test_saved_again_it_stays_a_teochat_model(layout: Path, tmp_path: Path) -> None:
+    """As after tuning."""
+    merged(layout, out=tmp_path / "out")
+    model, processor = load_checkpoint(tmp_path / "out")
+    save_checkpoint(model, processor, tmp_path / "again")
+    found, expected = written(tmp_path / "again"), written(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for name in ("tokenizer.json", "processor_config.json", "chat_template.jinja"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert load_checkpoint(tmp_path / "again")[0].config.geotempo_mode == "teochat"
+
+
+@pytest.mark.parametrize(("dtype", "expected"),
+                         [(None, torch.float32), ("float16", torch.float16), ("bfloat16", torch.bfloat16)])
 def test_dtype(dtype: str | None, expected: torch.dtype, layout: Path, tmp_path: Path) -> None:
     done = merged(layout, out=tmp_path / "out", dtype=dtype)
     assert {tensor.dtype for tensor in written(tmp_path / "out").values()} == {expected}
@@ -136,9 +152,9 @@ def test_shards_of_bounded_size(layout: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("geotempo.model.weight_files._MOST", 40_000)
     merged(layout, out=tmp_path / "many")
     index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
-    files = sorted(set(index["weight_map"].values()))
+    files = [tmp_path / "many" / name for name in sorted(set(index["weight_map"].values()))]
     assert len(files) > 2
-    assert all((tmp_path / "many" / name).stat().st_size < 40_000 + 4_000 or len(load_file(tmp_path / "many" / name)) == 1 for name in files)
+    assert all(file.stat().st_size < 40_000 + 4_000 or len(load_file(file)) == 1 for file in files)
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in written(tmp_path / "one").values())
     one, many = load_checkpoint(tmp_path / "one")[0].state_dict(), load_checkpoint(tmp_path / "many")[0].state_dict()
     assert all(torch.equal(one[name], many[name]) for name in one)
@@ -147,12 +163,16 @@ def test_shards_of_bounded_size(layout: Path, tmp_path: Path, monkeypatch: pytes
 # --- LoRA runs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("settings", "scale"), [({}, 2.0), ({"lora_alpha": 12}, 3.0), ({"lora_alpha": 12, "use_rslora": True}, 6.0)])
+@pytest.mark.parametrize(("settings", "scale"), [
+    ({}, 2.0), ({"lora_alpha": 12}, 3.0), ({"lora_alpha": 12, "use_rslora": True}, 6.0),
+])
 @pytest.mark.parametrize("ending", ["bin", "safetensors"])
-def test_an_adapter_is_merged_in_float32(settings: dict[str, Any], scale: float, ending: str, layout: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_merged_in_float32(settings: dict[str, Any], scale: float, ending: str, layout: Path,
+                                         tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "TEOChat-tiny", SIZES, ending=ending, **settings)
     adapted(layout, source=run, out=tmp_path / "out")
-    adapter = torch.load(run / "adapter_model.bin", weights_only=True) if ending == "bin" else load_file(run / "adapter_model.safetensors")
+    file = run / f"adapter_model.{ending}"
+    adapter = torch.load(file, weights_only=True) if ending == "bin" else load_file(file)
     found, base = written(tmp_path / "out"), original(layout / "TEOChat-tiny")
     for layer in range(2):
         for name in layer_shapes(SIZES, layer):
@@ -179,9 +199,10 @@ def test_merging_equals_peft(layout: Path, tmp_path: Path) -> None:
     adapted(layout, out=tmp_path / "out")
     base = original(layout / "TEOChat-tiny")
     given = json.loads((layout / "run-lora" / "config.json").read_text())
-    config = LlamaConfig(**{key: given[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")})
-    llm = LlamaForCausalLM(config)
-    llm.load_state_dict({name: tensor for name, tensor in base.items() if "mm_" not in name and "image_tower" not in name and "inv_freq" not in name})
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    llm = LlamaForCausalLM(LlamaConfig(**{key: given[key] for key in sizes}))
+    other = ("mm_projector", "image_tower", "inv_freq")
+    llm.load_state_dict({name: tensor for name, tensor in base.items() if not any(part in name for part in other)})
     theirs = peft.PeftModel.from_pretrained(llm, layout / "run-lora").merge_and_unload().state_dict()
     found = written(tmp_path / "out")
     for name, tensor in theirs.items():
@@ -210,7 +231,7 @@ def test_a_renamed_base_is_taken_on_request(own: Path) -> None:
 def test_an_adapter_of_another_size(own: Path) -> None:
     shutil.rmtree(own / "run-lora")
     write_run(own / "run-lora", "TEOChat-tiny", Sizes(hidden=64, mlp=48, layers=3, heads=2))
-    with pytest.raises(ModelError, match=r"trained for another base: 21 of its 21 layers .*model\.layers\.0\.self_attn\.q_proj\.weight"):
+    with pytest.raises(ModelError, match=r"another base: 21 of its 21 layers .*model\.layers\.0\.self_attn\.q_proj\.weight"):
         adapted(own)
 
 
@@ -221,7 +242,9 @@ def test_a_lora_run_needs_its_base_and_only_it(layout: Path, tmp_path: Path) -> 
         merged(layout, base=layout / "TEOChat-tiny", out=tmp_path / "out")
 
 
-@pytest.mark.parametrize(("file", "message"), [("non_lora_trainables.bin", "the projector"), ("adapter_model.bin", "adapter_model.bin or")])
+@pytest.mark.parametrize(("file", "message"), [
+    ("non_lora_trainables.bin", "the projector"), ("adapter_model.bin", "adapter_model.bin or"),
+])
 def test_an_incomplete_run(file: str, message: str, own: Path) -> None:
     (own / "run-lora" / file).unlink()
     with pytest.raises(ModelError, match=f"lacks .*{message}"):
@@ -244,7 +267,8 @@ def test_unknown_tensors_in_a_run(own: Path) -> None:
 
 def test_missing_and_unexpected_tensors_are_named(own: Path) -> None:
     first, second = sorted((own / "TEOChat-tiny").glob("*.bin"))
-    edit_weights(first, "model.embed_tokens.weight", "lm_head.weight", **{"model.layers.9.mlp.up_proj.weight": torch.zeros(2)})
+    edit_weights(first, "model.embed_tokens.weight", "lm_head.weight",
+                 **{"model.layers.9.mlp.up_proj.weight": torch.zeros(2)})
     edit_weights(second, **{"model.mm_projector.4.weight": torch.zeros(2)})
     with pytest.raises(ModelError) as caught:
         merged(own)
@@ -255,7 +279,8 @@ def test_missing_and_unexpected_tensors_are_named(own: Path) -> None:
 
 def test_other_shapes_are_named(own: Path) -> None:
     edit_json(own / "TEOChat-tiny" / "config.json", intermediate_size=64)
-    with pytest.raises(ModelError, match=r"6 tensors of another shape: model\.layers\.0\.mlp\.down_proj\.weight is \(32, 48\), not \(32, 64\)"):
+    named = r"model\.layers\.0\.mlp\.down_proj\.weight is \(32, 48\), not \(32, 64\)"
+    with pytest.raises(ModelError, match=f"6 tensors of another shape: {named}"):
         merged(own)
 
 
@@ -293,13 +318,15 @@ def test_a_pickle_that_runs_code_is_not_run(own: Path) -> None:
 
 
 def test_an_index_that_leads_out_of_the_folder(own: Path) -> None:
-    write_json(own / "TEOChat-tiny" / "pytorch_model.bin.index.json", {"weight_map": {"a": "../LanguageBind_Image/pytorch_model.bin"}})
+    write_json(own / "TEOChat-tiny" / "pytorch_model.bin.index.json",
+               {"weight_map": {"a": "../LanguageBind_Image/pytorch_model.bin"}})
     with pytest.raises(ModelError, match="names files outside its folder"):
         merged(own)
 
 
 def test_quantised_weights(own: Path) -> None:
-    edit_weights(min((own / "TEOChat-tiny").glob("*.bin")), **{"model.layers.0.self_attn.q_proj.weight": torch.zeros(32, 32, dtype=torch.int8)})
+    edit_weights(min((own / "TEOChat-tiny").glob("*.bin")),
+                 **{"model.layers.0.self_attn.q_proj.weight": torch.zeros(32, 32, dtype=torch.int8)})
     with pytest.raises(ModelError, match=r"q_proj\.weight in .* is stored as torch\.int8: the checkpoint is quantised"):
         merged(own)
 
@@ -356,7 +383,8 @@ def test_no_tower_at_all(own: Path) -> None:
 
 def test_a_tower_with_an_unmerged_lora_or_attention_over_time(own: Path) -> None:
     weights = own / "LanguageBind_Image" / "pytorch_model.bin"
-    edit_weights(weights, **{"vision_model.encoder.base_model.model.layers.0.self_attn.q_proj.lora_A.default.weight": torch.zeros(2, 16)})
+    lora = "vision_model.encoder.base_model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    edit_weights(weights, **{lora: torch.zeros(2, 16)})
     with pytest.raises(ModelError, match=r"unmerged LoRA .*base_model\.model\.layers\.0"):
         merged(own)
     shutil.copy(write_vision(own / "again", SIZES) / "pytorch_model.bin", weights)
@@ -382,7 +410,9 @@ def test_no_tokenizer_and_no_weights(own: Path) -> None:
         merged(own)
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"dtype": "int8"}, "unknown dtype 'int8'"), ({"image_processor": "other"}, "unknown image processor")])
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"dtype": "int8"}, "unknown dtype 'int8'"), ({"image_processor": "other"}, "unknown image processor"),
+])
 def test_unknown_options(changes: dict[str, str], message: str, layout: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message):
         merged(layout, out=tmp_path / "out", **changes)
@@ -436,7 +466,8 @@ def test_a_killed_import_leaves_the_older_one(own: Path, monkeypatch: pytest.Mon
 
 
 def test_the_command_says_what_it_took(layout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(str(layout / "run-lora"), tmp_path / "out", vision=str(layout / "LanguageBind_Image"), base=str(layout / "TEOChat-tiny"))
+    command(str(layout / "run-lora"), tmp_path / "out", vision=str(layout / "LanguageBind_Image"),
+            base=str(layout / "TEOChat-tiny"))
     out = capsys.readouterr().out
     assert "0.2 M parameters in float32, 16 tokens per image" in out
     assert f"image tower from {layout / 'LanguageBind_Image'}" in out

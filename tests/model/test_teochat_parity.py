@@ -31,7 +31,8 @@ Model = tuple[LlavaForConditionalGeneration, LlavaProcessor]
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Model:
     root = tmp_path_factory.mktemp("parity")
     weights, config = load_file(FIXTURE / "teochat_tiny.safetensors"), json.loads((FIXTURE / "config.json").read_text())
-    import_teochat(ImportPlan(write_checkpoint(root / "source", weights, config, tokenizer_bytes(320), shards=3), root / "out"))
+    source = write_checkpoint(root / "source", weights, config, tokenizer_bytes(320), shards=3)
+    import_teochat(ImportPlan(source, root / "out"))
     model, processor = load_checkpoint(root / "out")
     model.set_attn_implementation("eager")
     return model, processor
@@ -48,7 +49,8 @@ def pixels(io: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def expanded(ids: torch.Tensor, others: torch.Tensor, at_image: int) -> list[int]:
     """`others`, with PATCHES times `at_image` where `ids` has the original's image index -200."""
-    return [value for i, value in zip(ids.tolist(), others.tolist(), strict=True) for value in ([at_image] * PATCHES if i == -200 else [value])]
+    pairs = zip(ids.tolist(), others.tolist(), strict=True)
+    return [value for i, other in pairs for value in ([at_image] * PATCHES if i == -200 else [other])]
 
 
 def report(what: str, found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -78,7 +80,8 @@ def test_logits_and_greedy_tokens(imported: Model, io: dict[str, torch.Tensor]) 
     ids = torch.tensor([expanded(io["A_input_ids"][0], io["A_input_ids"][0], IMAGE_ID)])
     logits = imported[0](input_ids=ids, pixel_values=pixels(io)).logits
     assert report("logits, one prompt of three images", logits, io["A_logits"]) <= ALLOWED
-    made = imported[0].generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels(io), max_new_tokens=8, use_cache=True)
+    made = imported[0].generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels(io),
+                                max_new_tokens=8, use_cache=True)
     assert made[0, ids.shape[1] :].tolist() == io["C_generated"][0, io["A_input_ids"].shape[1] :].tolist()
 
 
@@ -102,9 +105,10 @@ def test_another_activation_would_change_the_answer(imported: Model, io: dict[st
     """So it is read and never assumed."""
     config = json.loads((FIXTURE / "config.json").read_text())
     config["vision_config"]["hidden_act"] = "quick_gelu"
-    source = write_checkpoint(tmp_path / "source", load_file(FIXTURE / "teochat_tiny.safetensors"), config, tokenizer_bytes(320))
+    weights = load_file(FIXTURE / "teochat_tiny.safetensors")
+    source = write_checkpoint(tmp_path / "source", weights, config, tokenizer_bytes(320))
     import_teochat(ImportPlan(source, tmp_path / "out"))
     model, _ = load_checkpoint(tmp_path / "out")
     with torch.inference_mode():
-        assert report("projected features under quick_gelu", torch.stack(list(model.get_image_features(pixels(io)).pooler_output)),
-                      io["projected"]) > 0.01
+        projected = torch.stack(list(model.get_image_features(pixels(io)).pooler_output))
+    assert report("projected features under quick_gelu", projected, io["projected"]) > 0.01

@@ -26,14 +26,15 @@ from tests.teochat_layout import (
     write_checkpoint,
 )
 
-sentencepiece = pytest.importorskip("sentencepiece", reason='sentencepiece is not installed: pip install "geotempo[teochat]"')
+sentencepiece = pytest.importorskip("sentencepiece", reason='not installed: pip install "geotempo[teochat]"')
 
 FIXTURE = Path(__file__).parents[2].parent / "shared" / "fixtures" / "teochat"
 needs_fixture = pytest.mark.skipif(not FIXTURE.is_dir(), reason=f"no parity fixture at {FIXTURE}")
 REAL = os.environ.get("GEOTEMPO_LLAMA_TOKENIZER")
-SYSTEM = ("A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
-          "polite answers to the user's questions. ")
-SMALL = Sizes(hidden=16, mlp=16, layers=1, heads=1, vocab=32000, vision_hidden=16, vision_mlp=16, vision_layers=2, vision_heads=1, patch=112)
+SYSTEM = ("A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+          "detailed, and polite answers to the user's questions. ")
+SMALL = Sizes(hidden=16, mlp=16, layers=1, heads=1, vocab=32000, vision_hidden=16, vision_mlp=16, vision_layers=2,
+              vision_heads=1, patch=112)
 PATCHES = 4
 TOY = tokenizer_bytes(480)
 
@@ -44,7 +45,7 @@ def rounds(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": roles[turn["from"]], "content": parts(turn["value"])} for turn in case["train_text"]]
 
 
-def parts(text: str) -> list[dict[str, str]]:
+def parts(text: str) -> list[dict[str, Any]]:
     pieces = re.split("(<image>)", text)
     return [{"type": "image"} if piece == "<image>" else {"type": "text", "text": piece} for piece in pieces if piece]
 
@@ -68,7 +69,8 @@ def collapsed(values: list[int], ids: list[int], run: int) -> list[int]:
 
 def import_with(tokenizer: bytes, legacy: bool, root: Path) -> Path:
     """Import a small model with a given 32,000-piece tokenizer."""
-    weights = random_tensors(model_shapes(SMALL) | {f"model.image_tower.image_tower.{k}": v for k, v in tower_shapes(SMALL).items()}, 0)
+    tower = {f"model.image_tower.image_tower.{name}": shape for name, shape in tower_shapes(SMALL).items()}
+    weights = random_tensors(model_shapes(SMALL) | tower, 0)
     config = text_config(SMALL) | {"vision_config": vision_config(SMALL)}
     source = write_checkpoint(root / f"source-{legacy}", weights, config, tokenizer, legacy=None if legacy else False)
     import_teochat(ImportPlan(source, root / f"out-{legacy}"))
@@ -107,8 +109,9 @@ def test_chat_template_gives_ids_and_label_mask_of_the_fixture(imported: dict[bo
     case = fixture_cases(FIXTURE)
     processor = AutoProcessor.from_pretrained(imported[legacy])
     pictures = iter([Image.open(FIXTURE / f"image{i}.png") for i in (1, 2)])
-    turns = [{**turn, "content": [{**part, "image": next(pictures)} if part["type"] == "image" else part for part in turn["content"]]}
-             for turn in rounds(case)]
+    turns = rounds(case)
+    for part in (part for turn in turns for part in turn["content"] if part["type"] == "image"):
+        part["image"] = next(pictures)
     out = processor.apply_chat_template(turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
     ids, mask = out["input_ids"][0], out["assistant_masks"][0]
     expected = case[f"train_input_ids_legacy_{legacy}"]
@@ -134,7 +137,7 @@ def test_generation_prompt_of_the_fixture(imported: dict[bool, Path], legacy: bo
 
 
 def original_ids(pieces: Any, text: str, legacy: bool) -> list[int]:
-    """`tokenizer_image_token` with the slow LlamaTokenizer of transformers 4.31, written down from its source; `<image>` is 3."""
+    """`tokenizer_image_token` with the slow LlamaTokenizer of transformers 4.31, by its source; `<image>` is 3."""
     ids: list[int] = []
     for n, chunk in enumerate(text.split("<image>")):
         ids += [3] * (n > 0)
@@ -147,8 +150,10 @@ def original_ids(pieces: Any, text: str, legacy: bool) -> list[int]:
     return ids
 
 
-TEXT = st.text(st.one_of(st.sampled_from(" \n▁abet.,:[]0123=-<>'"), st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=12)
-WORDS = st.sampled_from(["building", "  ", "\n\n", "USER:", " ASSISTANT:", "Image 1: ", "aaaaaaaa", "中文", "🙂", "<0x0A>", "[0, 8, 49, 53]"])
+ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+TEXT = st.text(st.one_of(st.sampled_from(" \n▁abet.,:[]0123=-<>'"), ANY), max_size=12)
+WORDS = st.sampled_from(["building", "  ", "\n\n", "USER:", " ASSISTANT:", "Image 1: ", "aaaaaaaa", "中文", "🙂", "<0x0A>",
+                         "[0, 8, 49, 53]"])
 # `</s>` is followed by what the chat template can put there, or by a blank, or by nothing.
 SEGMENTS = st.lists(st.one_of(TEXT, WORDS, st.sampled_from(["<image>", "<image>", "</s>USER: ", "</s> "])), max_size=8)
 TOKENIZERS: dict[tuple[bytes, bool], PreTrainedTokenizerFast] = {}

@@ -20,7 +20,8 @@ TOKENS = 32
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     root = tmp_path_factory.mktemp("teochat")
-    import_teochat(ImportPlan(write_merged(root / "TEOChat-tiny"), root / "out", vision=write_vision(root / "LanguageBind_Image")))
+    source, vision = write_merged(root / "TEOChat-tiny"), write_vision(root / "LanguageBind_Image")
+    import_teochat(ImportPlan(source, root / "out", vision=vision))
     with both_engines(root / "out", images=8, max_model_len=4096) as engines:
         yield engines
 
@@ -37,8 +38,8 @@ def test_both_engines_prepare_images_with_the_bound_class(both: Both) -> None:
     theirs = both.vllm_processor()
     assert type(theirs.image_processor) is type(both.processor.image_processor) is TeoChatImageProcessor
     pictures = [noise(1, 256, 256), noise(2, 500, 306), noise(3, 220, 300)]
-    pixels = [processor.image_processor(pictures, return_tensors="pt").pixel_values for processor in (theirs, both.processor)]
-    assert torch.equal(*pixels)
+    ours = both.processor.image_processor(pictures, return_tensors="pt").pixel_values
+    assert torch.equal(theirs.image_processor(pictures, return_tensors="pt").pixel_values, ours)
 
 
 @pytest.mark.parametrize("pictures", [
