@@ -91,7 +91,7 @@ class OracleAnswers:
 
     def answer(self, items: Sequence[Item]) -> list[Reply]:
         """Write each sample's true answer."""
-        return [Reply(render.target_text(item.sample, points=True, convention=self.convention), "stop") for item in items]
+        return [Reply(render.target_text(item.sample, points=True, grids="areas", convention=self.convention), "stop") for item in items]
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ class StoreDataset(Dataset[Features]):
         self.convention = convention
         self.store, self.rows, self.processor, self.seed, self.epoch = store, list(rows), processor, seed, 0
         self.points = section is not None and section.points
+        self.grids: render.Grids = section.grids if section else "none"
         self.questions = section.questions if section else {}
         self.augment = Augment(**section.augment) if section and section.augment else None
 
@@ -119,7 +120,7 @@ class StoreDataset(Dataset[Features]):
         rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
         if sample.task in self.questions:
             sample = render.ask_again(sample, rng.choice(self.questions[sample.task]))
-        prompt = render.chat(sample, points=self.points, convention=self.convention)
+        prompt = render.chat(sample, points=self.points, grids=self.grids, convention=self.convention)
         if self.augment is not None:
             prompt.images[:] = self.augment(prompt.images, rng)
         return tokenize(self.processor, prompt.messages, prompt.images, sample.id)

@@ -9,10 +9,11 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 
+from geotempo.data_builders.render import Grids
 from geotempo.data_builders.sample import TASKS
 from geotempo.model.bases import LORA_TARGETS
 from geotempo.model.errors import ConfigError
@@ -103,6 +104,8 @@ class DataSection:
         images: Keep only samples whose id starts with one of these prefixes up to `#` (`dataset/split/original-id`).
         max_regions: Leave out samples with more regions.
         points: Answers carry two interior points per region (for masks).
+        grids: Which regions carry a 16 x 16 grid of their box: none, areas (`render.area_like`), or all that are more
+            than a box.
         questions: Other wordings by task, one drawn anew for each sample and epoch in place of the stored question.
         augment: Arguments of `geotempo.finetune.augment.Augment`.
     """
@@ -113,6 +116,7 @@ class DataSection:
     images: tuple[str, ...] | None = None
     max_regions: int | None = None
     points: bool = False
+    grids: Grids = "none"
     questions: dict[str, list[str]] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
 
@@ -125,6 +129,8 @@ class DataSection:
         if not self.stores:
             raise ConfigError("data.store needs one or more folders written by geotempo build")
         check_keys(self.questions, TASKS, "data.questions")
+        if self.grids not in get_args(Grids):
+            raise ConfigError(f"data.grids is {self.grids!r}; allowed: {', '.join(get_args(Grids))}")
         if not all(isinstance(texts, list) and texts for texts in self.questions.values()):
             raise ConfigError("data.questions needs a list of one or more wordings for each task")
 

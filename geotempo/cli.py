@@ -7,12 +7,14 @@ import typer
 
 from geotempo import __version__
 from geotempo.commands.build import build
+from geotempo.commands.ceilings import ceilings
 from geotempo.commands.chat_template import chat_template
 from geotempo.commands.check import check
 from geotempo.commands.compose import compose
 from geotempo.commands.demo import demo
 from geotempo.commands.eval import evaluate, score
 from geotempo.commands.import_teochat import import_teochat
+from geotempo.commands.masks_eval import masks_eval
 from geotempo.commands.predict import predict
 from geotempo.commands.show import show
 from geotempo.commands.train import train
@@ -35,6 +37,8 @@ app.command("chat-template")(chat_template)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(score)
+app.command()(ceilings)
+app.command("masks-eval")(masks_eval)
 
 
 def _version(value: bool) -> None:

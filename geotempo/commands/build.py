@@ -7,7 +7,7 @@ import typer
 
 
 def build(
-    source: str = typer.Argument(help="levir-cc, levir-mci, levir-cd, xbd or scenes."),
+    source: str = typer.Argument(help="levir-cc, levir-mci, levir-cd, oscd, nwpu-vhr10, xbd or scenes."),
     out: Path = typer.Option(..., help="Folder of the store; it appears when the store is whole."),
     root: Path | None = typer.Option(None, help="The dataset in its original folder layout (not for scenes)."),
     workers: int = typer.Option(1, min=1, help="Processes that read items."),

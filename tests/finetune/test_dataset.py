@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from geotempo.data_builders.render import store_texts, target_text
-from geotempo.data_builders.store import Store
+from geotempo.data_builders.sample import Message, Sample
+from geotempo.data_builders.store import Store, write_store
 from geotempo.finetune.augment import Augment
 from geotempo.finetune.collate import Collator
 from geotempo.finetune.dataset import IGNORE, Mixture, StoreDataset, select, tokenize
 from geotempo.finetune.recipe import DataSection
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ConfigError, InputError
-from tests.finetune.conftest import LLM, VISION
+from geotempo.model.geometry import Polygon
+from geotempo.model.records import Region
+from tests.finetune.conftest import LLM, VISION, picture
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,23 @@ def test_questions_are_drawn_anew_each_epoch(store: Path, processor) -> None:
         seen.add(processor.tokenizer.decode(dataset[0]["input_ids"]).split("\n")[-4])
         assert "Please do change_grounding." in processor.tokenizer.decode(dataset[1]["input_ids"])
     assert seen == set(wordings)
+
+
+def test_areas_carry_a_grid_where_the_recipe_asks(tmp_path: Path, processor) -> None:
+    shape = Polygon(((4, 4), (60, 8), (30, 60)))
+    made = []
+    for name, label in (("flood", "flooded area"), ("house", "new building")):
+        messages = (Message("user", "<image><image>\nSegment all changes."), Message("assistant", "<regions:0>"))
+        made.append(Sample(f"toy/train/{name}#s", "toy", "train", "change_segmentation", (picture(1, None), picture(2, None)), messages,
+                           (Region(2, shape, label),), {"licence": "CC0-1.0"}))
+    write_store(made, tmp_path / "areas")
+    opened = Store(tmp_path / "areas")
+    for grids, expected in (("none", [False, False]), ("areas", [True, False]), ("all", [True, True])):
+        data = StoreDataset(opened, range(2), processor, DataSection(str(tmp_path / "areas"), grids=grids))
+        said = [processor.tokenizer.decode(data[i]["input_ids"][data[i]["labels"] != IGNORE]) for i in range(2)]
+        assert ['"grid"' in text for text in said] == expected
+    with pytest.raises(ConfigError, match="allowed: none, areas, all"):
+        DataSection("x", grids="some")  # type: ignore[arg-type]
 
 
 def test_batches_pad_right_and_keep_every_image(store: Path, processor) -> None:
