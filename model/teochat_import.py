@@ -188,9 +188,9 @@ def _check_architecture(given: dict[str, Any], name: str) -> None:
 def _check_tower(vision: dict[str, Any], name: str) -> None:
     absent = [key for key in _VISION_KEYS if vision.get(key) is None]
     if absent:
-        raise ModelError(f"the vision config for {name} lacks {', '.join(absent)}; they are not assumed (another "
-                         "activation changes answers). Give LanguageBind_Image's config.json, or its folder, with "
-                         "--vision")
+        raise ModelError(f"the vision config for {name} lacks {', '.join(absent)}; they are not assumed, since another "
+                         "activation changes answers. Give LanguageBind_Image's config.json, or its folder, with "
+                         "--vision, or a copy of it in which they are written out")
     if vision.get("add_time_attn"):
         raise ModelError("the vision config has add_time_attn: it is a video tower with attention over time; give that "
                          "of LanguageBind_Image")

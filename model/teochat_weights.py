@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -253,13 +253,12 @@ def _merged(adapter: Adapter, base: dict[str, Origin]) -> dict[str, Origin]:
     return merged
 
 
-def _fits(adapter: Adapter, pair: dict[str, str], shape: Iterable[int]) -> bool:
+def _fits(adapter: Adapter, pair: dict[str, str], shape: tuple[int, ...]) -> bool:
     rank = int(adapter.settings["r"])
     down, up = adapter.lora.entries[pair["A"]].shape, adapter.lora.entries[pair["B"]].shape
-    rows, columns = shape
-    return down == (rank, columns) and up == (rows, rank)
+    return len(shape) == 2 and down == (rank, shape[1]) and up == (shape[0], rank)
 
 
 def _add(weight: Origin, adapter: Adapter, down: str, up: str) -> torch.Tensor:
-    product = adapter.lora.read(up).float() @ adapter.lora.read(down).float()
-    return weight.read().float() + adapter.scale * product
+    merged = weight.read().to(torch.float32, copy=True)  # the file's own must not change
+    return merged.addmm_(adapter.lora.read(up).float(), adapter.lora.read(down).float(), alpha=adapter.scale)

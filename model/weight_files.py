@@ -217,9 +217,11 @@ def _write_shard(path: Path, group: list[Planned], dtype: torch.dtype, advance: 
 
 
 def _stored(tensor: Planned, dtype: torch.dtype) -> torch.Tensor:
-    made = tensor.make().detach()
-    stored = made.to(dtype).contiguous()
-    if stored.dtype == torch.float16 != made.dtype and not stored.isfinite().all() and made.isfinite().all():
-        raise ModelError(f"{tensor.name} has values up to {made.abs().max():.3g}, which float16 cannot hold; use "
-                         "--dtype bfloat16 or float32")
-    return stored
+    made = tensor.make()
+    if dtype == torch.float16 != made.dtype:
+        least, most = made.aminmax()
+        largest = torch.maximum(-least, most)
+        if largest.isfinite() and largest.half().isinf():
+            raise ModelError(f"{tensor.name} has values up to {largest:.3g}, which float16 cannot hold; use --dtype "
+                             "bfloat16 or float32")
+    return made.to(dtype).contiguous()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
+from geotempo.model import teochat_import
 from geotempo.model.errors import ModelError
 from geotempo.model.teochat_images import register
 from geotempo.model.teochat_import import ImportPlan, import_teochat
@@ -185,6 +186,38 @@ def test_any_text_is_cut_as_the_original_cuts_it(vocabulary: str, legacy: bool, 
         assert tokenizer(text, add_special_tokens=False).input_ids == original_ids(pieces, text, legacy), text
 
     check()
+
+
+def original_labels(pieces: Any, text: str) -> list[int]:
+    """`preprocess_v1` for a text without images, by its source (LLaVA's; the BOS of a round stands for its `</s>`)."""
+    def tokenised(part: str) -> list[int]:
+        return [1, *original_ids(pieces, part, legacy=True)]
+
+    ids = tokenised(text)
+    labels, at = list(ids), 1
+    for part in text.split("</s>")[:-1]:
+        instruction = part.split(" ASSISTANT: ")[0] + " ASSISTANT: "
+        masked = at + len(tokenised(instruction)) - 2
+        labels[at:masked] = [-100] * (masked - at)
+        at += len(tokenised(part))
+    assert at == len(ids), "the original would mask everything"
+    return [-100, *labels[1:]]
+
+
+def test_label_mask_of_answers_that_begin_with_a_lone_blank(tmp_path: Path) -> None:
+    """The blank before a digit is a token of its own, and supervised."""
+    (tmp_path / "tokenizer.model").write_bytes(TOY)
+    pieces, tokenizer = sentencepiece.SentencePieceProcessor(model_proto=TOY), build_tokenizer(tmp_path / "tokenizer.model", True)
+    template = (Path(teochat_import.__file__).parent / "teochat_template.jinja").read_text(encoding="utf-8")
+    turns = [("user", "How many?"), ("assistant", "3 buildings."), ("user", "Which?"), ("assistant", "0"), ("user", "Why?"),
+             ("assistant", "No.")]
+    out = tokenizer.apply_chat_template([{"role": role, "content": text} for role, text in turns], chat_template=template,
+                                        tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    words = {"user": "USER: {} ", "assistant": "ASSISTANT: {}</s>"}
+    expected = original_labels(pieces, SYSTEM + "".join(words[role].format(text) for role, text in turns))
+    found = [i if supervised else -100 for i, supervised in zip(out["input_ids"], out["assistant_masks"], strict=True)]
+    assert found == expected
+    assert pieces.id_to_piece(next(i for i in found if i != -100)) == "▁"
 
 
 def test_decoding_gives_the_text_back(tmp_path: Path) -> None:
