@@ -14,7 +14,7 @@ from geotempo.finetune.sam_data import SceneViews, StoreViews, View, jitter_box
 from geotempo.model.errors import ConfigError, InputError
 from geotempo.model.files import write_text
 from geotempo.model.geometry import Mask, bounds
-from geotempo.model.masks import Segmenter, box_mask
+from geotempo.model.masks import LEAST_COVER, Segmenter, box_mask
 from geotempo.model.records import Region
 
 RESULTS = "results.json"
@@ -28,8 +28,8 @@ def evaluate(folder: str | Path, seed: int, count: int, size: int = 256) -> dict
     """Mean mask IoU on held-out scenes, printed and written to `folder/results.json`.
 
     Held-out scenes are of split `val`, which shares no scene with training. Compared are the box itself as the mask,
-    SAM with the true box and two points, without crops for small objects, with the true box only, and both with boxes
-    whose edges are off by up to 10 % (uniform).
+    SAM with the true box and two points, with the box standing in for masks under `LEAST_COVER` (as the embedded sam_tiny is
+    used), without crops for small objects, with the true box only, and both with boxes whose edges are off by up to 10 %.
 
     Args:
         folder: A SAM checkpoint.
@@ -43,15 +43,17 @@ def evaluate(folder: str | Path, seed: int, count: int, size: int = 256) -> dict
     Raises:
         ConfigError: The scenes hold no masks.
     """
-    segmenter = Segmenter.load(folder)
-    whole = Segmenter(segmenter.model, segmenter.preprocessing, segmenter.name, crops=False)
+    segmenter = Segmenter.load(folder, least_cover=0.0)
+    model, preprocessing = segmenter.model, segmenter.preprocessing
+    others = {"sam_or_box": Segmenter(model, preprocessing, segmenter.name, least_cover=LEAST_COVER),
+              "sam_without_crops": Segmenter(model, preprocessing, segmenter.name, crops=False)}
     rng = np.random.default_rng([seed, count, size])
     scores: dict[str, list[float]] = {}
     sides: list[float] = []
     scenes, fallbacks = SceneViews(seed, count, size, split="val"), 0
     for index in tqdm(range(count), desc="held-out scenes"):
         for view in scenes[index]:
-            found, left = _measure(segmenter, whole, view, rng)
+            found, left = _measure(segmenter, others, view, rng)
             fallbacks += left
             for name, values in found.items():
                 scores.setdefault(name, []).extend(values)
@@ -81,8 +83,8 @@ def evaluate_store(segmenters: Mapping[str, Segmenter], store: str | Path, split
         tasks: Tasks to take regions from.
 
     Returns:
-        `store`, `split`, number of images, and per group of objects (`all`, `small`, `large`) their number and the mean
-        IoU times 100 of `box` and of each segmenter.
+        `store`, `split`, number of images, `fallbacks` (objects for which a segmenter gave no more than the box), and per
+        group of objects (`all`, `small`, `large`) their number and the mean IoU times 100 of `box` and of each segmenter.
 
     Raises:
         InputError: The split holds no mask.
@@ -90,17 +92,21 @@ def evaluate_store(segmenters: Mapping[str, Segmenter], store: str | Path, split
     views = _whole_views(StoreViews(store, split, tasks))
     scores: dict[str, list[float]] = {name: [] for name in ("box", *segmenters)}
     sides: list[float] = []
+    boxes = dict.fromkeys(segmenters, 0)
     for view in tqdm(views, desc=f"{Path(store).name} {split}"):
         true = _prompts(view)
         found = {"box": [_box_mask(view, region) for region in true]}
-        found |= {name: segmenter.segment(view.image, true) for name, segmenter in segmenters.items()}
+        for name, segmenter in segmenters.items():
+            made = segmenter.segment_with_source(view.image, true)
+            found[name] = [item.mask for item in made]
+            boxes[name] += sum(item.fallback for item in made)
         for name, masks in found.items():
             scores[name] += _ious(masks, view)
         sides += [_shorter_side(region) for region in true]
     if not sides:
         raise InputError(f"{store} holds no masks in split {split!r}; name another split or task")
     groups = _groups(np.array(sides))
-    return {"store": Path(store).name, "split": split, "images": len(views),
+    return {"store": Path(store).name, "split": split, "images": len(views), "fallbacks": boxes,
             **{group: {"objects": int(chosen.sum()), **{name: _percent(np.array(values)[chosen])
                                                         for name, values in scores.items()}}
                for group, chosen in groups.items()}}
@@ -134,7 +140,7 @@ def _whole_views(views: StoreViews) -> list[View]:
     return [View(image, tuple(joined[key].values())) for key, image in images.items()]
 
 
-def _measure(segmenter: Segmenter, whole: Segmenter, view: View,
+def _measure(segmenter: Segmenter, others: Mapping[str, Segmenter], view: View,
              rng: np.random.Generator) -> tuple[dict[str, list[float]], int]:
     """IoU of every object of a view under each kind of prompt, and how often SAM found nothing in a true box."""
     picture, true = view.image.rgb(), _prompts(view)
@@ -144,7 +150,7 @@ def _measure(segmenter: Segmenter, whole: Segmenter, view: View,
     masks = {
         "box": [_box_mask(view, region) for region in true],
         "sam": [item.mask for item in found],
-        "sam_without_crops": whole.segment(picture, true),
+        **{name: other.segment(picture, true) for name, other in others.items()},
         "sam_box_only": segmenter.segment(picture, bare),
         "box_off_by_10_percent": [_box_mask(view, region) for region in off],
         "sam_off_by_10_percent": segmenter.segment(picture, off),
