@@ -26,5 +26,6 @@ def import_teochat(
     typer.echo(f"wrote {out}: {done.parameters / 1e6:.1f} M parameters in {done.dtype}, {done.image_tokens} tokens per "
                f"image; image tower from {done.tower_from}; {len(done.dropped)} tensors left out by design")
     if image_processor == "exact":
-        typer.echo("images are prepared by GeoTempo's TeoChatImageProcessor: transformers and vLLM need geotempo "
-                   "installed (--image-processor stock does without, at the price of other pixels)")
+        typer.echo("images are prepared by TeoChatImageProcessor: transformers and vLLM need geotempo installed, or "
+                   "trust_remote_code for the copy in the folder (--image-processor stock needs neither and gives "
+                   "other pixels)")
