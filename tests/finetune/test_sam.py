@@ -92,9 +92,10 @@ def test_batches_depend_on_seed_and_step_only(store):
     assert not torch.equal(late["input_boxes"], other["input_boxes"])
 
 
-def test_prompts_lie_on_their_target_in_every_turn(store):
-    """Image, mask, box and points are turned and scaled alike: the target is where image and prompts say it is."""
-    batches = Batches(StoreViews(store), BatchShape(2, 2, 0.1, 0), Padded.of(64))
+@pytest.mark.parametrize("zoom", [0.0, 1.0])
+def test_prompts_lie_on_their_target_in_every_turn_and_crop(store, zoom):
+    """Image, mask, box and points are turned, cropped and scaled alike: the target is where image and prompts say it is."""
+    batches = Batches(StoreViews(store), BatchShape(2, 2, 0.1, 0, zoom=zoom), Padded.of(64))
     turns = set()
     for step in range(12):
         batch = batches[step]
@@ -113,6 +114,13 @@ def test_prompts_lie_on_their_target_in_every_turn(store):
                 spread = redness[target].std() if target.sum() else 0
                 assert spread < redness[near].std() + 0.5
     assert len(turns) > 1
+
+
+def test_a_crop_shows_its_objects_larger(store):
+    """On the whole image of 96 px the two roofs take 9 % of the input; around one of them a crop shows more of it."""
+    shares = [np.mean([Batches(StoreViews(store), BatchShape(2, 1, 0.0, 0, zoom=zoom), Padded.of(64))[step]["targets"].float().mean()
+                       for step in range(20)]) for zoom in (0.0, 1.0)]
+    assert shares[1] > 1.5 * shares[0]
 
 
 def test_jitter_stays_within_its_share():
@@ -191,6 +199,7 @@ def test_the_checkpoint_of_another_recipe_is_refused(tmp_path, store):
     ("train", "learning_rate", "1e-3", "train.learning_rate must be of type float"),
     ("train", "warmup", 1.5, "train.warmup must be of type int"),
     ("train", "jitter", 0.7, "train.jitter must lie in"),
+    ("train", "zoom", 1.5, "train.zoom must lie in 0..1"),
     ("train", "held_out", {"sed": 1}, "did you mean 'seed'"),
 ])
 def test_a_wrong_recipe_is_one_line(tmp_path, store, section, key, value, message):
