@@ -50,18 +50,24 @@ class Budget:
             return
         spread = sorted(set(self.images))
         each = f"{spread[0]}" if len(spread) == 1 else f"{spread[0]} to {spread[-1]}" if spread else "0"
+        count = f"{len(self.images)} image{'' if len(self.images) == 1 else 's'}"
         raise InputError(
-            f"{len(self.images)} images of {each} tokens, {self.text} tokens of text and {self.answer} for the answer make "
-            f"{self.prompt + self.answer} tokens; the model takes {self.limit}. Give fewer dates ({self._room()}), a shorter "
-            "answer (--max-new-tokens), fewer pixels per image where the base allows it (--max-pixels), or compose a base "
-            "with a smaller image grid")
+            f"{count} of {each} tokens, {self.text} tokens of text and {self.answer} for the answer make "
+            f"{self.prompt + self.answer} tokens; the model takes {self.limit}. Give {', or '.join(self._remedies())}")
 
-    def _room(self) -> str:
+    def _remedies(self) -> list[str]:
+        """What would help, with numbers where they are known."""
+        room, spare = self._room(), self.limit - self.prompt
+        return [*([f"fewer dates (--max-dates {room})"] if 1 < room < len(self.images) else []),
+                *([f"a shorter answer (--max-new-tokens {spare})"] if spare > 0 else []),
+                "fewer pixels per image where the base allows it (--max-pixels)",
+                "a base that takes more or has a smaller image grid (geotempo compose)"]
+
+    def _room(self) -> int:
         """How many of these images would fit, at the size of the largest."""
         largest = max(self.images, default=0)
         words = self.text / max(1, len(self.images))  # headers grow with the number of images
-        room = int((self.limit - self.answer) / (largest + words)) if largest else 0
-        return f"--max-dates {room}" if room > 0 else "not even one fits"
+        return int((self.limit - self.answer) / (largest + words)) if largest else 0
 
 
 def tokens_per_image(processor: Any, sizes: Sequence[tuple[int, int]]) -> tuple[int, ...]:

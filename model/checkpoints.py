@@ -42,7 +42,7 @@ _DISK_NAMES = (
     ("lm_head.", "language_model.lm_head."),
 )
 
-_ADVICE = "Give a folder written by geotempo compose or train, or a hub name"
+_ADVICE = "Give a folder written by geotempo compose, import-teochat or train, or a hub name owner/name"
 _MARKED = re.compile(r"\{%-?\s*generation\b")
 
 
@@ -121,6 +121,17 @@ def disk_name(name: str) -> str:
     return name
 
 
+def check_source(name: str, advice: str) -> None:
+    """Refuse a name that is neither a folder here nor of the form `owner/name`, before a hub is asked for it.
+
+    Raises:
+        ModelError: With the advice what to give instead.
+    """
+    is_hub_name = name.count("/") == 1 and name[0] not in "./~"
+    if not is_hub_name and not (name and Path(name).is_dir()):
+        raise ModelError(f"no such folder: {name!r}. {advice}")
+
+
 @contextmanager
 def reading(name: str, what: str, advice: str) -> Iterator[None]:
     """Turn what transformers and safetensors raise on a missing, corrupt or foreign checkpoint into a `ModelError`.
@@ -183,6 +194,7 @@ def load_processor(folder: str | Path, max_pixels: int | None = None) -> tuple[P
         pixel budget set in both.
     """
     name = str(folder)
+    check_source(name, _ADVICE)
     with reading(name, "a model", _ADVICE):
         config = AutoConfig.from_pretrained(name)
         base = base_of(config, name)

@@ -25,7 +25,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from geotempo.model.checkpoints import disk_name, write_folder
+from geotempo.model.checkpoints import check_source, disk_name, write_folder
 from geotempo.model.errors import ModelError
 from geotempo.model.teochat_images import CLIP_MEAN, CLIP_STD, TeoChatImageProcessor
 from geotempo.model.teochat_tokenizer import build_tokenizer
@@ -127,7 +127,8 @@ def locate(name: str) -> Path:
         ModelError: Neither exists.
     """
     if Path(name).exists():
-        return Path(name)
+        return Path(name).resolve()
+    check_source(name, "Give the folder of an original TEOChat checkpoint, or a hub name owner/name")
     try:
         return Path(snapshot_download(name))
     except (OSError, ValueError, HfHubHTTPError) as error:

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geotempo.model.errors import ModelError
-
 if TYPE_CHECKING:
     from geotempo.model.predictor import Predictor
 
@@ -84,10 +82,6 @@ def _predictor(model: str | None, answer: Path | None, max_pixels: int | None) -
         from geotempo.serve.replay import ReplayPredictor
 
         return ReplayPredictor.from_file(answer)
-    is_hub_name = model is not None and model.count("/") == 1 and model[0] not in "./~"
-    if model is not None and not is_hub_name and not (model and Path(model).is_dir()):
-        raise ModelError(f"no such model folder: {model!r}; give a folder written by geotempo compose or train, "
-                         "or a hub name owner/name")
     from geotempo.model.checkpoints import default_model
     from geotempo.serve.hf import HFPredictor
 

@@ -476,5 +476,5 @@ def test_the_command_says_what_it_took(layout: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_name_that_is_neither_folder_nor_on_the_hub() -> None:
-    with pytest.raises(ModelError, match="'no/such/name' is no local folder and cannot be had from the hub"):
+    with pytest.raises(ModelError, match="no such folder: 'no/such/name'"):
         locate("no/such/name")

@@ -100,7 +100,7 @@ def test_four_unnamed_bands_say_what_to_write(folder, geotempo, monkeypatch):
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "/no/such/folder", ""])
 def test_missing_model_folder(folder, geotempo, name):
     ran = geotempo("predict", folder / "a.png", "--model", name)
-    assert ran.code == 2 and "no such model folder" in ran.err and ran.err.count("\n") == 1
+    assert ran.code == 2 and "no such folder" in ran.err and ran.err.count("\n") == 1
 
 
 def test_truncated_geotiff(folder, geotempo):
