@@ -21,7 +21,9 @@ WRITTEN = f'[{{"image":1,"bbox_2d":[0,0,1000,500],"grid":"{ROWS}","label":"flood
 cells_st = st.lists(st.lists(st.booleans(), min_size=16, max_size=16), min_size=16, max_size=16).filter(
     lambda rows: any(map(any, rows)))
 frames_st = st.builds(lambda width, height, boxed, grid: (Frame.letterboxed if boxed else Frame.plain)(width, height, grid),
-                      st.integers(1, 300), st.integers(1, 300), st.booleans(), st.sampled_from([100, 448, 1000, 9999]))
+                      st.integers(1, 300), st.integers(1, 300), st.booleans(), st.sampled_from([100, 448, 1000, 9999])).filter(
+                          # on an image narrower than a cell a point has no place to come back to
+                          lambda frame: frame.width * frame.grid >= frame.span[0] and frame.height * frame.grid >= frame.span[1])
 
 
 @st.composite
