@@ -1,4 +1,4 @@
-"""Draws docs/forms.jpg: what one flood can become in an answer. Run: python docs/forms.py"""
+"""Draws docs/forms.jpg: what one flood can become in an answer. Run: python docs/forms.py."""
 
 from dataclasses import replace
 from pathlib import Path
