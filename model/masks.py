@@ -48,8 +48,9 @@ MARGIN = 0.1
 LEAST_COVER = 0.35
 """The embedded `sam_tiny` is not trusted with a mask that covers less than this share of its box.
 
-It knows procedural scenes; on real images it picks shadows and bright spots. Chosen on the validation splits (so its scores there are mildly tuned) of NWPU VHR-10
-and LEVIR-MCI and on scenes, where it costs next to nothing (`geotempo masks-eval`). Other checkpoints are trusted."""
+It hardly heeds its prompts, so on real images it often marks next to nothing in the box. Chosen on validation images of
+NWPU VHR-10 and LEVIR-MCI, where its scores are therefore mildly tuned, and on scenes, where it costs next to nothing
+(`geotempo masks-eval`). Other checkpoints are trusted."""
 CACHE_BYTES = 256 * 2**20
 """Embeddings that are kept, least recently used ones dropped first: 60 of a SAM ViT, 16 of a SAM 2."""
 
