@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AutoConfig, Sam2Model, SamImageProcessorPil, SamModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from geotempo.model.checkpoints import reading, refuse_misfit
+from geotempo.model.checkpoints import check_source, reading, refuse_misfit
 from geotempo.model.crops import Window
 from geotempo.model.errors import ModelError
 
@@ -232,7 +232,9 @@ def load_sam(name: str) -> tuple[SamLike, Preprocessing]:
     Raises:
         ModelError: It is missing, incomplete or neither.
     """
-    with reading(name, "SAM", "Give a folder with config.json and model.safetensors, or a hub name"):
+    advice = "Give a SAM folder with config.json and model.safetensors, or a hub name owner/name"
+    check_source(name, advice)
+    with reading(name, "SAM", advice):
         config = AutoConfig.from_pretrained(name)
         if config.model_type not in CLASSES:
             raise ModelError(f"{name!r} is a {config.model_type!r} model; masks need a SAM checkpoint "

@@ -103,6 +103,8 @@ def import_teochat(plan: ImportPlan) -> Imported:
     for what, name, known in options:
         if name is not None and name not in known:
             raise ModelError(f"unknown {what} {name!r}; choose from {', '.join(known)}")
+    if not (plan.source / "config.json").is_file():
+        raise ModelError(f"{plan.source} has no config.json; give the folder of an original TEOChat checkpoint or LoRA run")
     given = _read_json(plan.source / "config.json")
     config = make_config(given, _vision_config(plan, given), str(plan.source))
     processor = _processor(plan, config)

@@ -132,7 +132,7 @@ def one_line(error):
 
 
 def test_a_missing_folder_is_one_line(tmp_path):
-    with pytest.raises(ModelError, match="cannot load SAM") as error:
+    with pytest.raises(ModelError, match="no such folder") as error:
         load_sam(str(tmp_path / "nothing"))
     assert "nothing" in one_line(error)
 
