@@ -1,12 +1,12 @@
 """From a source folder to a store: items in parallel, in a fixed order, bad ones named and set aside."""
 
-import hashlib
 import multiprocessing
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from geotempo import __version__
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.shards import Building
-from geotempo.data_builders.source import Rejection, Source
+from geotempo.data_builders.source import Item, Rejection, Source
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import make_manifest
 from geotempo.model.errors import InputError, LayoutError
@@ -59,21 +59,19 @@ def build_store(name: str, root: Path, out: Path, *, options: dict[str, Any] | N
     options = options or {}
     source = make_source(name, **options)
     source.check_layout(root)
-    keys = source.keys(root)
-    if not keys:
-        raise LayoutError(f"{root} holds no item of {name}")
-    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
     plan = {"source": name, "version": source.version, "options": options, "geotempo": __version__,
-            "root": str(root.resolve()), "keys_sha256": digest}
+            "root": str(root.resolve()), "fingerprint": source.fingerprint(root)}
     with Building(out, plan) as building:
-        todo = keys[building.done :]
-        with tqdm(total=len(keys), initial=building.done, unit="item", disable=not progress) as bar:
+        todo = islice(source.items(root), building.done, None)
+        with tqdm(total=source.total(root), initial=building.done, unit="item", disable=not progress) as bar:
             for result in read_items(source, root, todo, workers, make=(name, options)):
                 building.add(result.samples, result.tally, result.rejected)
                 bar.update()
         building.flush()
+        if not building.done:
+            raise LayoutError(f"{root} holds no item of {name}")
         manifest = make_manifest(building, plan, licence=source.licence, citation=source.citation)
-        refuse_excess(building, len(keys), max_rejected)
+        refuse_excess(building, building.done, max_rejected)
         building.finish(manifest)
     return manifest
 
@@ -96,49 +94,49 @@ def refuse_excess(building: Building, total: int, max_rejected: float) -> None:
                      f"the first: {first['key']}: {first['detail']}; {todo}")
 
 
-def read_items(source: Source, root: Path, keys: Sequence[str], workers: int,
+def read_items(source: Source, root: Path, items: Iterable[Item], workers: int,
                make: tuple[str, dict[str, Any]]) -> Iterator[ItemResult]:
-    """Read items in the order of `keys`, in this process or in several.
+    """Read items in their order, in this process or in several.
 
     Args:
         source: The source, used when `workers` is 1.
         root: Its folder.
-        keys: Items.
+        items: What to read.
         workers: Number of processes.
         make: Name and options with which each process makes its own source.
 
     Raises:
         InputError: A worker process died.
     """
-    if workers <= 1 or len(keys) < 2:
-        for key in keys:
-            yield read_item(source, root, key)
+    if workers <= 1:
+        for item in items:
+            yield read_item(source, root, item)
         return
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, context, _start_worker, (*make, root)) as pool:
-            yield from _in_order(lambda key: pool.submit(_work, key), keys, ahead=4 * workers)
+            yield from _in_order(lambda item: pool.submit(_work, item), items, ahead=4 * workers)
     except BrokenProcessPool:
         raise InputError("a worker process died, probably for want of memory; "
                          "run the same command with fewer --workers to go on") from None
 
 
-def read_item(source: Source, root: Path, key: str) -> ItemResult:
+def read_item(source: Source, root: Path, item: Item) -> ItemResult:
     """The samples of one item; an `InputError` becomes an entry of the rejected list."""
     try:
-        samples = list(source.samples(root, key))
-        return ItemResult(key, samples, source.tally(samples))
+        samples = list(source.read(root, item))
+        return ItemResult(item.key, samples, source.tally(samples))
     except InputError as error:
         reason = error.reason if isinstance(error, Rejection) else "invalid input"
         detail = error.detail if isinstance(error, Rejection) else str(error)
-        return ItemResult(key, rejected={"key": key, "reason": reason, "detail": detail})
+        return ItemResult(item.key, rejected={"key": item.key, "reason": reason, "detail": detail})
 
 
-def _in_order(submit: Callable[[str], "Future[ItemResult]"], keys: Sequence[str], ahead: int) -> Iterator[ItemResult]:
-    """Results in the order of the keys with at most `ahead` items under way, so that memory stays bounded."""
+def _in_order(submit: Callable[[Item], "Future[ItemResult]"], items: Iterable[Item], ahead: int) -> Iterator[ItemResult]:
+    """Results in the order of the items with at most `ahead` items under way, so that memory stays bounded."""
     waiting: deque[Future[ItemResult]] = deque()
-    for key in keys:
-        waiting.append(submit(key))
+    for item in items:
+        waiting.append(submit(item))
         if len(waiting) >= ahead:
             yield waiting.popleft().result()
     while waiting:
@@ -152,5 +150,5 @@ def _start_worker(name: str, options: dict[str, Any], root: Path) -> None:
     _worker.update(source=make_source(name, **options), root=root)
 
 
-def _work(key: str) -> ItemResult:
-    return read_item(_worker["source"], _worker["root"], key)
+def _work(item: Item) -> ItemResult:
+    return read_item(_worker["source"], _worker["root"], item)

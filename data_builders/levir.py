@@ -20,7 +20,7 @@ from geotempo.model.errors import LayoutError
 from geotempo.model.geometry import BoolArray
 from geotempo.model.records import Region
 
-LICENCE = "LEVIR: academic use only; imagery Google Earth"
+LICENCE = "academic; LEVIR, imagery Google Earth"
 SPLITS = ("train", "val", "test")
 NO_CHANGE = frozenset({
     "there is no difference", "the two scenes seem identical", "the scene is the same as before",

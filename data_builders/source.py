@@ -1,17 +1,20 @@
 """What a source dataset has to offer, and the helpers that all sources share: checked images, label masks, samples."""
 
+import hashlib
 import io
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from geotempo.data_builders.records import stream_records
 from geotempo.data_builders.sample import IMAGE, Message, Sample
 from geotempo.data_builders.schema import content_id
 from geotempo.model.errors import InputError, LayoutError
@@ -38,21 +41,40 @@ class Rejection(InputError):
         return f"{self.reason}: {self.detail}"
 
 
-class Source(Protocol):
-    """A dataset in its original folder layout.
+@dataclass(frozen=True)
+class Item:
+    """One unit of reading: it is kept or set aside as a whole.
+
+    Attributes:
+        key: Name, unique in the source: a pair, tile or sequence; `file:n` for record n (from 0) of an annotation file.
+        record: The record itself where a source streams an annotation file; None where the key says it all.
+    """
+
+    key: str
+    record: Any = None
+
+
+class Source(ABC):
+    """A dataset in its original folder layout. Sources derive from `FolderSource` or `RecordSource`.
 
     Attributes:
         name: Name on the command line.
         version: Raised whenever the samples of unchanged data change.
-        licence: Terms of the data, copied into every sample.
+        licence: Terms of the data, `ID; details` (see `geotempo.data_builders.licences`), copied into every sample.
         citation: Whom to cite.
+        evidence: `real` where the builder was run on original files; `documentation` where only their description was
+            seen, so that it must check its assumptions and name the one that fails.
+        tasks: Tasks that it can build.
     """
 
-    name: str
-    version: int
-    licence: str
-    citation: str
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+    evidence: ClassVar[Literal["real", "documentation"]]
+    tasks: tuple[str, ...]
 
+    @abstractmethod
     def check_layout(self, root: Path) -> None:
         """Look at the folder's layout only.
 
@@ -60,10 +82,20 @@ class Source(Protocol):
             LayoutError: What is missing and what is expected.
         """
 
-    def keys(self, root: Path) -> list[str]:
-        """Sorted names of the items (pairs, tiles, sequences)."""
+    @abstractmethod
+    def fingerprint(self, root: Path) -> str:
+        """Digest of what is to be read; an interrupted build goes on only where it is the same."""
 
-    def samples(self, root: Path, key: str) -> Iterator[Sample]:
+    @abstractmethod
+    def items(self, root: Path) -> Iterator[Item]:
+        """All items in a fixed order, streamed."""
+
+    def total(self, root: Path) -> int | None:
+        """Number of items where it is known beforehand, for the progress bar."""
+        return None
+
+    @abstractmethod
+    def read(self, root: Path, item: Item) -> Iterator[Sample]:
         """Samples of one item, in a fixed order.
 
         Raises:
@@ -72,6 +104,72 @@ class Source(Protocol):
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """What to count over the items for the summary (pairs per split, buildings per class)."""
+        return Counter()
+
+
+class FolderSource(Source):
+    """A source whose items have names that are known beforehand: files of a folder, entries of a small list."""
+
+    @abstractmethod
+    def keys(self, root: Path) -> list[str]:
+        """Names of the items, unique, in a fixed order."""
+
+    @abstractmethod
+    def samples(self, root: Path, key: str) -> Iterator[Sample]:
+        """Samples of one item, see `Source.read`."""
+
+    def fingerprint(self, root: Path) -> str:
+        """Digest of the keys."""
+        return hashlib.sha256("\n".join(self.keys(root)).encode()).hexdigest()
+
+    def items(self, root: Path) -> Iterator[Item]:
+        """See `Source`."""
+        return (Item(key) for key in self.keys(root))
+
+    def total(self, root: Path) -> int | None:
+        """See `Source`."""
+        return len(self.keys(root))
+
+    def read(self, root: Path, item: Item) -> Iterator[Sample]:
+        """See `Source`."""
+        return self.samples(root, item.key)
+
+
+class RecordSource(Source):
+    """A source that streams annotation files, whose records are never held in memory together."""
+
+    @abstractmethod
+    def files(self, root: Path) -> list[Path]:
+        """Annotation files in the order in which they are read."""
+
+    @abstractmethod
+    def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
+        """Samples of one record, see `Source.read`.
+
+        Args:
+            root: The dataset's folder.
+            key: `file:n`, the file relative to the root and the number of the record from 0.
+            record: As parsed from JSON.
+        """
+
+    def fingerprint(self, root: Path) -> str:
+        """Digest of the files' names and bytes."""
+        digest = hashlib.sha256()
+        for path in self.files(root):
+            with path.open("rb") as handle:
+                digest.update(f"{path.name}:{hashlib.file_digest(handle, 'sha256').hexdigest()};".encode())
+        return digest.hexdigest()
+
+    def items(self, root: Path) -> Iterator[Item]:
+        """See `Source`."""
+        for path in self.files(root):
+            name = path.relative_to(root).as_posix()
+            for number, record in enumerate(stream_records(path)):
+                yield Item(f"{name}:{number}", record)
+
+    def read(self, root: Path, item: Item) -> Iterator[Sample]:
+        """See `Source`."""
+        return self.record_samples(root, item.key, item.record)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from geotempo.model.records import ImageRecord, Region
 
 T = TypeVar("T")
 
-LICENCE = "Apache-2.0 (generated)"
+LICENCE = "Apache-2.0; generated"
 _PNG_LEVEL = 1  # noise hardly compresses: level 6 takes more than twice the time for a tenth less
 
 

@@ -6,16 +6,18 @@ from pathlib import Path
 
 from geotempo.data_builders import levir
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.source import Draft, find_image, load_pair
+from geotempo.data_builders.source import Draft, FolderSource, find_image, load_pair
 
 
-class LevirCC:
+class LevirCC(FolderSource):
     """Change captions and yes/no questions (Liu et al. 2022, TGRS)."""
 
     name = "levir-cc"
     version = 1
     licence = levir.LICENCE
     citation = "Liu et al. 2022, Remote Sensing Image Change Captioning With Dual-Branch Transformers, IEEE TGRS"
+    evidence = "real"
+    tasks: tuple[str, ...] = ("change_caption", "change_vqa")
     folders: tuple[str, ...] = ("A", "B")
 
     def __init__(self) -> None:

@@ -19,6 +19,7 @@ from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
     EXTENSIONS,
     Draft,
+    FolderSource,
     Rejection,
     find_image,
     load_labels,
@@ -33,13 +34,15 @@ FOLDERS = ("A", "B", "label")
 EXPECTED = "{train,val,test}/{A,B,label} or {A,B,label}[,list]"
 
 
-class LevirCd:
+class LevirCd(FolderSource):
     """Yes/no, counting, grounding and masks of changed buildings."""
 
     name = "levir-cd"
     version = 1
     licence = levir.LICENCE
     citation = "Chen and Shi 2020, LEVIR-CD, Remote Sensing 12(10)"
+    evidence = "real"
+    tasks = ("change_vqa", "change_grounding", "referring_segmentation", "change_segmentation", "counting")
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""

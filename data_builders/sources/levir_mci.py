@@ -25,6 +25,8 @@ class LevirMci(LevirCC):
 
     name = "levir-mci"
     citation = "Liu et al. 2024, Change-Agent, IEEE TGRS"
+    tasks = ("change_caption", "change_vqa", "change_grounding",
+             "referring_segmentation", "change_segmentation", "counting")
     folders = ("A", "B", "label")
 
     def samples(self, root: Path, key: str) -> Iterator[Sample]:

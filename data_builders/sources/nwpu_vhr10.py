@@ -26,7 +26,16 @@ from pycocotools import mask as coco
 
 from geotempo.data_builders.instances import flag_meta, mask_points
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.source import Draft, Rejection, find_image, listing, load_image, load_json, need_folder
+from geotempo.data_builders.source import (
+    Draft,
+    FolderSource,
+    Rejection,
+    find_image,
+    listing,
+    load_image,
+    load_json,
+    need_folder,
+)
 from geotempo.data_builders.wordings import ask
 from geotempo.model.errors import LayoutError
 from geotempo.model.geometry import BoolArray, Mask
@@ -37,13 +46,15 @@ HELD_OUT = 5  # one image in so many is val where the copy has no file of its ow
 EXPECTED = "annotations/NWPU_instances_{train,val}.json and imgs/"
 
 
-class NwpuVhr10:
+class NwpuVhr10(FolderSource):
     """Referring segmentation, counting and presence of each class, on single images."""
 
     name = "nwpu-vhr10"
     version = 1
-    licence = "NWPU VHR-10: research use only; imagery Google Earth and DGPF Vaihingen"
+    licence = "academic; NWPU VHR-10, imagery Google Earth and DGPF Vaihingen"
     citation = "Cheng et al. 2014, ISPRS Journal 98; masks: Su et al. 2019, IGARSS"
+    evidence = "real"
+    tasks = ("referring_segmentation", "counting", "vqa")
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""

@@ -31,7 +31,7 @@ from PIL import Image
 from geotempo.data_builders.instances import flag_meta, instances
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.schema import content_id
-from geotempo.data_builders.source import Draft, Rejection, listing, load_labels, need_folder
+from geotempo.data_builders.source import Draft, FolderSource, Rejection, listing, load_labels, need_folder
 from geotempo.data_builders.wordings import ask
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.display import find_stretch
@@ -49,7 +49,7 @@ _DATE = re.compile(r"date_([12])\s*:\s*(\d{4})(\d{2})(\d{2})")
 Window = tuple[slice, slice]
 
 
-class Oscd:
+class Oscd(FolderSource):
     """Grounding and masks of urban change.
 
     Args:
@@ -58,8 +58,10 @@ class Oscd:
 
     name = "oscd"
     version = 1
-    licence = "OSCD: change maps CC BY-NC-SA; modified Copernicus Sentinel data 2015-2018"
+    licence = "CC-BY-NC-SA-4.0; OSCD change maps, modified Copernicus Sentinel data 2015-2018"
     citation = "Caye Daudt et al. 2018, OSCD, IGARSS"
+    evidence = "real"
+    tasks = ("change_segmentation", "change_vqa")
 
     def __init__(self, tile: int = 256) -> None:
         if tile < 0:

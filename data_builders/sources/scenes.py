@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from geotempo.data_builders.sample import Sample
+from geotempo.data_builders.sample import TASKS, Sample
+from geotempo.data_builders.source import FolderSource
 from geotempo.model.errors import InputError
 
 
-class Scenes:
+class Scenes(FolderSource):
     """Generated scenes, numbered from 0; the last ones by number are the validation split.
 
     Args:
@@ -22,8 +23,10 @@ class Scenes:
 
     name = "scenes"
     version = 1
-    licence = "Apache-2.0 (generated)"
+    licence = "Apache-2.0; generated"
     citation = "GeoTempo procedural scenes"
+    evidence = "real"
+    tasks = TASKS
 
     def __init__(self, count: int = 1000, seed: int = 0, size: int = 256, dates: int | None = None,
                  val_share: float = 0.1, easy: bool = False) -> None:

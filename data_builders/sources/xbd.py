@@ -19,6 +19,7 @@ from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
     EXTENSIONS,
     Draft,
+    FolderSource,
     Rejection,
     find_image,
     listing,
@@ -48,13 +49,15 @@ PER_CLASS = 2  # buildings of each damage class and pair that get questions of t
 EXPECTED = "[train|tier3|test|hold/]images/<disaster>_NNNNNNNN_{pre,post}_disaster.png with labels/ or targets/ beside"
 
 
-class Xbd:
+class Xbd(FolderSource):
     """Damage of all buildings and of single ones, grounding of damage, counting, temporal reference."""
 
     name = "xbd"
     version = 1
-    licence = "CC BY-NC-SA 4.0 (xBD)"
+    licence = "CC-BY-NC-SA-4.0; xBD"
     citation = "Gupta et al. 2019, xBD, arXiv:1911.09296"
+    evidence = "real"
+    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
