@@ -1,4 +1,4 @@
-"""What the LEVIR family shares: the caption file, and the samples of a building (or road) change mask.
+"""What the LEVIR family shares: the caption file, and the instances of a change mask.
 
 LEVIR-CC: Liu et al. 2022, "Remote Sensing Image Change Captioning With Dual-Branch Transformers", TGRS.
 LEVIR-CD: Chen and Shi 2020, "A Spatial-Temporal Attention-Based Method and a New Dataset", Remote Sensing.
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from geotempo.data_builders.instances import flag_meta, instances
+from geotempo.data_builders.instances import instances
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.source import Draft, Rejection, listing, need_folder
+from geotempo.data_builders.source import Draft, Rejection, need_folder
 from geotempo.data_builders.wordings import ask
 from geotempo.model.errors import LayoutError
 from geotempo.model.geometry import BoolArray
@@ -26,7 +26,6 @@ NO_CHANGE = frozenset({
     "there is no difference", "the two scenes seem identical", "the scene is the same as before",
     "no change has occurred", "almost nothing has changed",
 })
-PLURALS = {"building": "buildings", "road": "roads"}
 
 
 @dataclass(frozen=True)
@@ -129,43 +128,6 @@ def caption_samples(draft: Draft, record: CaptionRecord) -> Iterator[Sample]:
 def mask_regions(mask: BoolArray, label: str) -> list[Region]:
     """Instances of a change mask on the later image; LEVIR changes are new objects almost without exception."""
     return instances(mask, 2, label)
-
-
-def mask_samples(draft: Draft, label: str, regions: Sequence[Region]) -> Iterator[Sample]:
-    """Grounding, counting, referring and change segmentation for the instances of one class.
-
-    Args:
-        draft: The pair.
-        label: `building` or `road`; the prompts name its plural, so that an empty answer denies this class only.
-        regions: Instances, largest first, at most 32 of which the answer lists.
-    """
-    things = PLURALS[label]
-    answer, left_out = listing(range(len(regions)))
-    facts = region_facts(draft, regions, left_out)
-    for task, field in (("change_grounding", {"things": things}),
-                        ("referring_segmentation", {"phrase": f"the {things} that changed"}),
-                        ("change_segmentation", {"things": things})):
-        tag = f"{task}:{things}"
-        yield draft.sample(tag, task, ask(task, draft.id(tag), 0, **field), answer, regions, **facts)
-    tag = f"counting:{things}"
-    question = ask("counting.changed", draft.id(tag), things=things)
-    yield draft.sample(tag, "counting", question, str(len(regions)))
-
-
-def joint_sample(draft: Draft, caption: str, references: Sequence[str], things: str,
-                 regions: Sequence[Region]) -> Sample:
-    """Caption, newline, regions: asked only where captions and mask tell the same story."""
-    tag = "change_segmentation:joint"
-    answer, left_out = listing(range(len(regions)))
-    question = ask("change_segmentation.joint", draft.id(tag), things=things)
-    return draft.sample(tag, "change_segmentation", question, f"{caption}\n{answer}", regions,
-                        references=list(references), **region_facts(draft, regions, left_out))
-
-
-def region_facts(draft: Draft, regions: Sequence[Region], left_out: int) -> dict[str, Any]:
-    """Meta of a sample that lists regions: how many the cap left out, and which are doubtful."""
-    first = draft.images[0]
-    return {"left_out": left_out, **flag_meta(regions, first.height, first.width)}
 
 
 def agreement(changed: bool, mask: BoolArray) -> dict[str, Any]:

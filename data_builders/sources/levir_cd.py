@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from geotempo.data_builders import levir
+from geotempo.data_builders.label_tasks import change_tasks
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
     EXTENSIONS,
@@ -27,7 +26,6 @@ from geotempo.data_builders.source import (
     need_folder,
     same_size,
 )
-from geotempo.data_builders.wordings import ask
 from geotempo.model.errors import LayoutError
 
 FOLDERS = ("A", "B", "label")
@@ -71,10 +69,7 @@ class LevirCd(FolderSource):
         same_size(draft.images[0], labels.shape, f"label/{stem}")
         # Some copies hold 0/1 instead of 0/255, re-encoded ones have noise around both ends.
         changed = labels > (127 if labels.max(initial=0) > 1 else 0)
-        tag = "change_vqa:buildings"
-        yield draft.sample(tag, "change_vqa", ask("change_vqa.buildings", draft.id(tag)),
-                           "yes" if np.any(changed) else "no")
-        yield from levir.mask_samples(draft, "building", levir.mask_regions(changed, "building"))
+        yield from change_tasks(draft, levir.mask_regions(changed, "building"), "building")
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Pairs, changed pairs and buildings per split."""

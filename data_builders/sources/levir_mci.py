@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from geotempo.data_builders import levir
+from geotempo.data_builders.label_tasks import by_size, change_tasks, joint_task, plural
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Rejection, find_image, load_labels, same_size
 from geotempo.data_builders.sources.levir_cc import LevirCC
-from geotempo.model.geometry import Mask
-from geotempo.model.records import Region
 
 CLASSES = {"building": 255, "road": 128}
 
@@ -47,11 +46,11 @@ class LevirMci(LevirCC):
         # A mask without roads may only mean that this copy has no road labels: no road question without a road.
         present = [name for name in CLASSES if name == "building" or regions[name]]
         for name in present:
-            yield from levir.mask_samples(draft, name, regions[name])
+            yield from change_tasks(draft, regions[name], name, presence=False)
         if not doubt:
-            things = " and ".join(levir.PLURALS[name] for name in present)
-            joint = sorted((region for name in present for region in regions[name]), key=_size, reverse=True)
-            yield levir.joint_sample(draft, record.captions[0], record.captions, things, joint)
+            things = " and ".join(plural(name) for name in present)
+            joint = by_size([region for name in present for region in regions[name]])
+            yield joint_task(draft, record.captions[0], record.captions, things, joint)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """LEVIR-CC's counts, instances per class and split, and pairs whose flag and mask disagree."""
@@ -71,9 +70,3 @@ def _label_file(folder: Path, filename: str) -> Path:
         return find_image(folder, Path(filename).with_suffix(".png").name)
     except Rejection as error:
         raise Rejection("missing mask", error.detail) from None
-
-
-def _size(region: Region) -> int:
-    """Pixels of a mask region."""
-    geometry = region.geometry
-    return int(geometry.to_array().sum()) if isinstance(geometry, Mask) else 0

@@ -24,19 +24,18 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
-from geotempo.data_builders.instances import flag_meta, mask_points
+from geotempo.data_builders.instances import mask_points
+from geotempo.data_builders.label_tasks import class_tasks
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
     Draft,
     FolderSource,
     Rejection,
     find_image,
-    listing,
     load_image,
     load_json,
     need_folder,
 )
-from geotempo.data_builders.wordings import ask
 from geotempo.model.errors import LayoutError
 from geotempo.model.geometry import BoolArray, Mask
 from geotempo.model.records import Region
@@ -87,7 +86,7 @@ class NwpuVhr10(FolderSource):
         missing = absent[int(hashlib.sha256(stem.encode()).hexdigest(), 16) % len(absent)] if absent else None
         for thing, regions in objects.items():
             if regions or thing == missing:
-                yield from _class_samples(draft, thing, regions)
+                yield from class_tasks(draft, thing, regions)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Images per split, objects per split and class."""
@@ -173,24 +172,3 @@ def _from_runs(runs: Any, height: int, width: int) -> BoolArray:
         raise ValueError(f"run lengths of size {runs['size']} on an image of {height} rows and {width} columns")
     packed: Any = coco.frPyObjects(runs, height, width) if isinstance(runs["counts"], list) else runs
     return np.asarray(coco.decode(packed), dtype=np.bool_)
-
-
-def _class_samples(draft: Draft, thing: str, regions: Sequence[Region]) -> Iterator[Sample]:
-    """Masks, number and presence of one class."""
-    things, tag = f"{thing}s", thing.replace(" ", "_")
-    height, width = draft.images[0].height, draft.images[0].width
-    ordered = sorted(regions, key=lambda region: -_pixels(region))
-    answer, left_out = listing(range(len(ordered)))
-    name = f"referring_segmentation:{tag}"
-    question = ask("referring_segmentation", draft.id(name), phrase=f"all {things}")
-    yield draft.sample(name, "referring_segmentation", question, answer, ordered, left_out=left_out,
-                       **flag_meta(ordered, height, width))
-    name = f"counting:{tag}"
-    yield draft.sample(name, "counting", ask("counting.objects", draft.id(name), things=things), str(len(ordered)))
-    name = f"vqa:{tag}"
-    yield draft.sample(name, "vqa", ask("vqa.present", draft.id(name), things=things), "yes" if ordered else "no")
-
-
-def _pixels(region: Region) -> int:
-    assert isinstance(region.geometry, Mask)
-    return int(region.geometry.to_array().sum())
