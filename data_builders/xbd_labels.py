@@ -5,7 +5,7 @@ xView2 baseline's label template.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import cos, radians, sin, sqrt
 from typing import Any
@@ -17,15 +17,14 @@ from shapely import wkt
 from shapely.geometry.base import BaseGeometry
 
 from geotempo.data_builders.instances import components, mask_points
+from geotempo.data_builders.label_states import LEVELS, UNCLASSIFIED
 from geotempo.data_builders.source import Rejection
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Geometry, Mask, Polygon, rasterize
 from geotempo.model.records import Region, Transform
 
-CLASSES = ("no-damage", "minor-damage", "major-damage", "destroyed")
-DAMAGED = CLASSES[1:]
-UNCLASSIFIED = "un-classified"
+CLASSES = LEVELS
 
 
 @dataclass(frozen=True)
@@ -207,11 +206,6 @@ def pixel_size(transform: Transform, width: int, height: int) -> tuple[float, fl
     east = radians(1) * semi_major / w * cos(latitude)
     north = radians(1) * semi_major * (1 - eccentricity2) / w**3
     return round(float(np.hypot(a * east, d * north)), 3), round(float(np.hypot(b * east, e * north)), 3)
-
-
-def per_class(buildings: Sequence[Building]) -> dict[str, int]:
-    """Number of buildings per damage class, un-classified ones included."""
-    return {name: sum(building.damage == name for building in buildings) for name in (*CLASSES, UNCLASSIFIED)}
 
 
 def _one_part(shape: BaseGeometry, reason: str) -> shapely.Polygon:

@@ -8,13 +8,12 @@
 Gupta et al. 2019, "xBD: A Dataset for Assessing Building Damage from Satellite Imagery", arXiv:1911.09296.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from geotempo.data_builders.instances import flag_meta
+from geotempo.data_builders.label_states import damage_tasks
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
     EXTENSIONS,
@@ -22,7 +21,6 @@ from geotempo.data_builders.source import (
     FolderSource,
     Rejection,
     find_image,
-    listing,
     load_image,
     load_json,
     load_labels,
@@ -30,22 +28,12 @@ from geotempo.data_builders.source import (
     same_size,
 )
 from geotempo.data_builders.wordings import ask
-from geotempo.data_builders.xbd_labels import (
-    CLASSES,
-    DAMAGED,
-    UNCLASSIFIED,
-    Building,
-    image_facts,
-    per_class,
-    read_features,
-    read_targets,
-)
+from geotempo.data_builders.xbd_labels import Building, image_facts, read_features, read_targets
 from geotempo.model.errors import LayoutError
 
 PRE, POST = "_pre_disaster", "_post_disaster"
 SPLITS = {"train": "train", "tier1": "train", "tier3": "train", "test": "test", "hold": "val"}
 KINDS = ("earthquake", "fire", "flooding", "tsunami", "volcano", "wind")
-PER_CLASS = 2  # buildings of each damage class and pair that get questions of their own
 EXPECTED = "[train|tier3|test|hold/]images/<disaster>_NNNNNNNN_{pre,post}_disaster.png with labels/ or targets/ beside"
 
 
@@ -80,16 +68,8 @@ class Xbd(FolderSource):
         name, _, stem = key.partition("/")
         folder = _folders(root)[name]
         draft, buildings, metadata = _read_pair(self, folder, name, stem)
-        assessed = [building for building in buildings if building.damage != UNCLASSIFIED]
-        yield _damage_of_all(draft, buildings)
-        yield _damaged(draft, assessed)
-        yield from _counts(draft, assessed)
-        if assessed:
-            tag = "change_vqa:damage"
-            damaged = any(building.damage in DAMAGED for building in assessed)
-            yield draft.sample(tag, "change_vqa", ask(tag.replace(":", "."), draft.id(tag)), "yes" if damaged else "no")
-        for building in _chosen(assessed):
-            yield from _single(draft, building)
+        height, width = draft.images[0].height, draft.images[0].width
+        yield from damage_tasks(draft, {building.uid: building.region(height, width) for building in buildings})
         if metadata.get("disaster_type") in KINDS:
             tag = "temporal_classification:disaster"
             question = ask("temporal_classification.disaster", draft.id(tag), kinds=", ".join(KINDS))
@@ -158,52 +138,3 @@ def _target(folder: Path, stem: str) -> Path:
 
 def _disaster(stem: str) -> str:
     return stem.rpartition("_")[0]
-
-
-def _damage_of_all(draft: Draft, buildings: Sequence[Building]) -> Sample:
-    """All buildings are stored; the answer lists the largest assessed ones."""
-    height, width = draft.images[0].height, draft.images[0].width
-    regions = [building.region(height, width) for building in buildings]
-    answer, left_out = listing([index for index, region in enumerate(regions) if region.assessable])
-    return draft.sample("damage", "damage", ask("damage.all", draft.id("damage")), answer, regions, left_out=left_out,
-                        buildings=per_class(buildings), **flag_meta(regions, height, width))
-
-
-def _damaged(draft: Draft, assessed: Sequence[Building]) -> Sample:
-    tag = "change_grounding:damaged"
-    height, width = draft.images[0].height, draft.images[0].width
-    regions = [building.region(height, width, "damaged building") for building in assessed
-               if building.damage in DAMAGED]
-    answer, left_out = listing(range(len(regions)))
-    return draft.sample(tag, "change_grounding", ask("change_grounding.damage", draft.id(tag)), answer, regions,
-                        left_out=left_out, **flag_meta(regions, height, width))
-
-
-def _counts(draft: Draft, assessed: Sequence[Building]) -> Iterator[Sample]:
-    for level in CLASSES:
-        tag = f"counting:{level}"
-        count = sum(building.damage == level for building in assessed)
-        yield draft.sample(tag, "counting", ask("counting.damage", draft.id(tag), level=level), str(count))
-
-
-def _chosen(assessed: Sequence[Building]) -> list[Building]:
-    """A few buildings of each class, by the hash of their uid, so that the choice is neither by size nor by place."""
-    shuffled = sorted(assessed, key=lambda building: hashlib.sha256(building.uid.encode()).hexdigest())
-    return [building for level in CLASSES
-            for building in [other for other in shuffled if other.damage == level][:PER_CLASS]]
-
-
-def _single(draft: Draft, building: Building) -> Iterator[Sample]:
-    """Damage level of one building, and in which images it is damaged or intact."""
-    # The label stays neutral: the question must not give the answer away.
-    region = building.region(draft.images[0].height, draft.images[0].width, "building")
-    tag = f"damage:{building.uid}"
-    yield draft.sample(tag, "damage", ask("damage.region", draft.id(tag)), building.damage, [region])
-    damaged = building.damage in DAMAGED
-    if damaged:
-        tag = f"temporal_referring:damaged:{building.uid}"
-        yield draft.sample(tag, "temporal_referring", ask("temporal_referring.damaged", draft.id(tag)), "Image 2",
-                           [region])
-    tag = f"temporal_referring:intact:{building.uid}"
-    yield draft.sample(tag, "temporal_referring", ask("temporal_referring.intact", draft.id(tag)),
-                       "Image 1" if damaged else "Image 1, Image 2", [region])
