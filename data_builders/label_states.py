@@ -15,6 +15,9 @@ from geotempo.model.records import Region
 LEVELS: Final = ("no-damage", "minor-damage", "major-damage", "destroyed")
 """The joint damage scale of xBD, from none to the worst."""
 
+INTACT: Final = ("no-damage", "intact")
+"""Names of the first level, no damage, in the scales of the field."""
+
 UNCLASSIFIED: Final = "un-classified"
 NONE: Final = "none"
 """Answer where no image shows what is asked for."""
