@@ -3,106 +3,80 @@
 ```
 {train,val,test}/{A,B,label}/<name>.png        tiles
 {A,B,label}/<name>.png [list/{train,val,test}.txt]   crops; without lists the split is the name's first word
+[LEVIR_CD_name_coords.json]                    longitude and latitude of the tiles' corners, from STANet's repository
 ```
+A crop is named `<split>_<tile>_<row>_<column>`, row first, in pixels of the tile; all crops of a tile are one scene.
+
 Chen and Shi 2020, "A Spatial-Temporal Attention-Based Method and a New Dataset for Remote Sensing Image Change
 Detection", Remote Sensing 12(10).
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from geotempo.data_builders import levir
-from geotempo.data_builders.label_tasks import change_tasks
-from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.source import (
-    EXTENSIONS,
-    Draft,
-    FolderSource,
-    Rejection,
-    find_image,
-    load_labels,
-    load_pair,
-    need_folder,
-    same_size,
-)
+from geotempo.data_builders.change_masks import ChangeMasks, PairLayout
+from geotempo.data_builders.source import Rejection, load_json
+from geotempo.data_builders.tiling import Window
 from geotempo.model.errors import LayoutError
 
-FOLDERS = ("A", "B", "label")
-EXPECTED = "{train,val,test}/{A,B,label} or {A,B,label}[,list]"
+TILE = 1024  # pixels of a tile's side
+COORDINATES = "LEVIR_CD_name_coords.json"
+_CROP = re.compile(r"(?P<tile>.+_\d+)_(?P<row>\d{4})_(?P<column>\d{4})")
 
 
-class LevirCd(FolderSource):
+class LevirCd(ChangeMasks):
     """Yes/no, counting, grounding and masks of changed buildings."""
 
     name = "levir-cd"
-    version = 1
+    version = 2  # samples name their scene, so that crops of one tile are not held to be apart
     licence = levir.LICENCE
     citation = "Chen and Shi 2020, LEVIR-CD, Remote Sensing 12(10)"
     evidence = "real"
-    tasks = ("change_vqa", "change_grounding", "referring_segmentation", "change_segmentation", "counting")
+    layout = PairLayout(("A", "B", "label"), "building", "building", split_in_name=True)
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
-        need_folder(root, self.name, EXPECTED)
-        parents = [root / split for split in levir.SPLITS if (root / split).is_dir()] or [root]
-        for parent in parents:
-            missing = [name for name in FOLDERS if not (parent / name).is_dir()]
-            if missing:
-                raise LayoutError(f"{parent} has no folder {missing[0]}; {self.name} expects {EXPECTED}")
+        super().check_layout(root)
+        _coordinates(root)
 
-    def keys(self, root: Path) -> list[str]:
-        """`split/stem` of every image of the earlier date."""
-        splits = [split for split in levir.SPLITS if (root / split).is_dir()]
-        if splits:
-            return sorted(f"{split}/{stem}" for split in splits for stem in _stems(root / split / "A"))
-        lists = _lists(root)
-        return sorted(f"{lists.get(stem) or _split_of(stem)}/{stem}" for stem in _stems(root / "A"))
-
-    def samples(self, root: Path, key: str) -> Iterator[Sample]:
-        """All samples of one pair."""
-        split, _, stem = key.partition("/")
-        folder = root / split if (root / split / "A").is_dir() else root
-        before, after = (find_image(folder / name, f"{stem}.png") for name in "AB")
-        draft = Draft(self.name, split, stem, load_pair(before, after), self.licence)
-        labels = load_labels(_label(folder / "label", stem))
-        same_size(draft.images[0], labels.shape, f"label/{stem}")
-        # Some copies hold 0/1 instead of 0/255, re-encoded ones have noise around both ends.
-        changed = labels > (127 if labels.max(initial=0) > 1 else 0)
-        yield from change_tasks(draft, levir.mask_regions(changed, "building"), "building")
-
-    def tally(self, samples: Sequence[Sample]) -> Counter[str]:
-        """Pairs, changed pairs and buildings per split."""
-        found: Counter[str] = Counter()
-        for sample in samples:
-            if sample.task == "change_grounding":
-                found[f"pairs/{sample.split}"] += 1
-                found[f"changed pairs/{sample.split}"] += bool(sample.regions)
-                found[f"buildings/{sample.split}"] += len(sample.regions)
-        return found
+    def facts(self, root: Path, stem: str, window: Window) -> dict[str, Any]:
+        """The tile as the scene; its footprint, or that of the crop, where the coordinates are there."""
+        match = _CROP.fullmatch(stem)
+        tile, row, column = (match["tile"], int(match["row"]), int(match["column"])) if match else (stem, 0, 0)
+        corners = _coordinates(root).get(f"{tile}.png")
+        if corners is None:
+            return {"scene": tile}
+        left, top, right, bottom = corners
+        rows, columns = ([(start + edge) / TILE for edge in (side.start, side.stop)]
+                         for start, side in zip((row, column), window, strict=True))
+        west, east = (left + part * (right - left) for part in columns)
+        north, south = (top + part * (bottom - top) for part in rows)
+        return {"scene": tile, "footprint": [west, south, east, north]}
 
 
-def _stems(folder: Path) -> list[str]:
-    return [path.stem for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS]
+def _coordinates(root: Path) -> dict[str, list[float]]:
+    """By tile: longitude of the left edge, latitude of the top, longitude of the right, latitude of the bottom.
+
+    Raises:
+        LayoutError: The file has another structure.
+    """
+    path = root / COORDINATES
+    return _read_coordinates(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 
-def _label(folder: Path, stem: str) -> Path:
+@cache
+def _read_coordinates(path: Path, changed: int) -> dict[str, list[float]]:
+    """`_coordinates` of a file; `changed` is when it was last written, so that a new file is read anew."""
     try:
-        return find_image(folder, f"{stem}.png")
-    except Rejection as error:
-        raise Rejection("missing mask", error.detail) from None
-
-
-def _lists(root: Path) -> dict[str, str]:
-    """Split of every stem that `list/<split>.txt` names."""
-    found: dict[str, str] = {}
-    for split in levir.SPLITS:
-        path = root / "list" / f"{split}.txt"
-        if path.is_file():
-            found.update((Path(line.strip()).stem, split) for line in path.read_text("utf-8").splitlines() if line)
+        found = {str(name): [float(value) for value in corners] for name, corners in load_json(path).items()}
+    except (Rejection, AttributeError, TypeError, ValueError) as error:
+        raise LayoutError(f"{path} has no coordinates ({error!r}); expected a JSON object of four numbers by image name") from None
+    odd = next((name for name, corners in found.items()
+                if len(corners) != 4 or corners[0] >= corners[2] or corners[3] >= corners[1]), None)
+    if odd is not None:
+        raise LayoutError(f"{path}: {odd} has the corners {found[odd]}; expected [left, top, right, bottom] in degrees, "
+                          "left below right and bottom below top")
     return found
-
-
-def _split_of(stem: str) -> str:
-    first = stem.split("_")[0]
-    return first if first in levir.SPLITS else "train"

@@ -17,7 +17,6 @@ Caye Daudt et al. 2018, "Urban Change Detection for Multispectral Earth Observat
 Networks", IGARSS. Change maps CC BY-NC-SA; images contain modified Copernicus Sentinel data 2015-2018.
 """
 
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,14 +29,13 @@ from PIL import Image
 
 from geotempo.data_builders.instances import flag_meta, instances
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.schema import content_id
 from geotempo.data_builders.source import Draft, FolderSource, Rejection, listing, load_labels, need_folder
+from geotempo.data_builders.tiling import as_record, check_tile, windows
 from geotempo.data_builders.wordings import ask
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.display import find_stretch
-from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.errors import LayoutError
 from geotempo.model.geometry import BoolArray
-from geotempo.model.records import ImageRecord
 
 PREFIX = "Onera Satellite Change Detection dataset - "
 SPLITS = {"train": "Train Labels", "test": "Test Labels"}
@@ -45,8 +43,6 @@ EXPECTED = f'"{PREFIX}Images" and "{PREFIX}Train Labels" (or Test Labels) with a
 BANDS = ("B04", "B03", "B02")
 LABEL, THINGS = "urban change", "urban areas"
 _DATE = re.compile(r"date_([12])\s*:\s*(\d{4})(\d{2})(\d{2})")
-
-Window = tuple[slice, slice]
 
 
 class Oscd(FolderSource):
@@ -64,9 +60,7 @@ class Oscd(FolderSource):
     tasks = ("change_segmentation", "change_vqa")
 
     def __init__(self, tile: int = 256) -> None:
-        if tile < 0:
-            raise InputError(f"tile is {tile}; give the longest side in pixels, or 0 for whole cities")
-        self.tile = tile
+        self.tile = check_tile(tile)
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
@@ -89,8 +83,10 @@ class Oscd(FolderSource):
                 raise Rejection("size mismatch", f"{city}: the change map is {changed.shape[1]} x {changed.shape[0]}, an image "
                                                  f"{picture.shape[1]} x {picture.shape[0]}")
         dates = _dates(_images(root) / city / "dates.txt")
-        for name, window in _tiles(changed.shape[0], changed.shape[1], self.tile):
-            images = tuple(_record(picture[window], date) for picture, date in zip(pictures, dates, strict=True))
+        for name, window in windows(changed.shape[0], changed.shape[1], self.tile):
+            images = tuple(as_record(picture[window], date=date, sensor="Sentinel-2", gsd=(10.0, 10.0), modality="optical",
+                                     bands=("red", "green", "blue"))
+                           for picture, date in zip(pictures, dates, strict=True))
             yield from _samples(Draft(self.name, split, city + name, images, self.licence), changed[window])
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
@@ -164,22 +160,3 @@ def _dates(path: Path) -> tuple[AcquisitionDate | None, AcquisitionDate | None]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     found = {number: AcquisitionDate(f"{year}-{month}-{day}") for number, year, month, day in _DATE.findall(text)}
     return found.get("1"), found.get("2")
-
-
-def _tiles(height: int, width: int, side: int) -> Iterator[tuple[str, Window]]:
-    """Names and windows of tiles no longer than `side`, equal but for a pixel; one without a name where 0 or enough."""
-    rows, columns = (1 if side == 0 else -(-length // side) for length in (height, width))
-    for row in range(rows):
-        for column in range(columns):
-            name = f"-{row}-{column}" if rows * columns > 1 else ""
-            yield name, (slice(row * height // rows, (row + 1) * height // rows),
-                         slice(column * width // columns, (column + 1) * width // columns))
-
-
-def _record(pixels: npt.NDArray[np.uint8], date: AcquisitionDate | None) -> ImageRecord:
-    """A tile as a PNG of its own."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    data = buffer.getvalue()
-    return ImageRecord(content_id(data), pixels.shape[1], pixels.shape[0], data=data, date=date, sensor="Sentinel-2",
-                       gsd=(10.0, 10.0), bands=("red", "green", "blue"), modality="optical")
