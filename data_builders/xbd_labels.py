@@ -5,7 +5,7 @@ xView2 baseline's label template.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, radians, sin, sqrt
 from typing import Any
@@ -113,19 +113,19 @@ def simple_polygon(text: str, width: int, height: int) -> shapely.Polygon:
     return shape
 
 
-def read_targets(post: npt.NDArray[np.uint8]) -> list[Building]:
-    """Buildings of a post-disaster target mask (0 background, 1 to 4 damage): connected components per class.
+def read_targets(post: npt.NDArray[np.uint8], levels: Sequence[str] = CLASSES) -> list[Building]:
+    """Buildings of a post-disaster target mask (0 background, from 1 the levels): connected components per class.
 
     Neighbours of equal damage that touch become one building; the label JSON keeps them apart.
 
     Raises:
         Rejection: The mask holds another value.
     """
-    odd = sorted(set(np.unique(post).tolist()) - set(range(5)))
+    odd = sorted(set(np.unique(post).tolist()) - set(range(len(levels) + 1)))
     if odd:
-        raise Rejection("unknown mask value", f"the post-disaster target holds {odd[:5]}; allowed: 0 to 4")
+        raise Rejection("unknown mask value", f"the post-disaster target holds {odd[:5]}; allowed: 0 to {len(levels)}")
     found = []
-    for value, name in enumerate(CLASSES, start=1):
+    for value, name in enumerate(levels, start=1):
         for number, part in enumerate(components(post == value)):
             found.append(Building(f"{name}-{number:04d}", Mask.from_array(part), name, float(part.sum())))
     return sorted(found, key=lambda building: (-building.area, building.uid))

@@ -1,19 +1,28 @@
-"""xBD (xView2): buildings before and after a disaster, with damage per building.
+"""xBD (xView2): buildings before and after a disaster, with damage per building; and Ida-BD, which looks like it.
 
 ```
-[<split>/]images/<disaster>_NNNNNNNN_{pre,post}_disaster.png
-[<split>/]labels/<same>.json              WKT polygons with damage; or
-[<split>/]targets/<same>[_target].png     0 background, 1 no-damage .. 4 destroyed
+[{train,tier1,tier3,test,hold} or <disaster>/]
+  images/<disaster>_NNNNNNNN_{pre,post}_disaster.png
+  labels/<same>.json                      WKT polygons with damage; or
+  {targets,masks}/<same>[_target].png     0 background, 1 no-damage .. 4 destroyed
 ```
+The label JSON is preferred: in target masks neighbours of equal damage that touch are one building, so nothing is counted on
+the earlier image. Masks of the earlier image are not read (0/1 officially, 0/255 in copies). Tiles of one disaster lie in
+every official split, so a model that is to be judged on new disasters needs `held_out`.
+
 Gupta et al. 2019, "xBD: A Dataset for Assessing Building Damage from Satellite Imagery", arXiv:1911.09296.
+Kaur et al. 2022, Ida-BD, DesignSafe-CI: hurricane Ida 2021, tiles `AOI<n>-tile_<row>-<column>` of 1024 pixels at 0.5 m.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from geotempo.data_builders.events import check_events, event_names, event_split, footprint
 from geotempo.data_builders.label_states import damage_tasks
+from geotempo.data_builders.label_tasks import class_tasks
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
     EXTENSIONS,
@@ -29,23 +38,33 @@ from geotempo.data_builders.source import (
 )
 from geotempo.data_builders.wordings import ask
 from geotempo.data_builders.xbd_labels import Building, image_facts, read_features, read_targets
-from geotempo.model.errors import LayoutError
+from geotempo.model.errors import InputError, LayoutError
 
 PRE, POST = "_pre_disaster", "_post_disaster"
 SPLITS = {"train": "train", "tier1": "train", "tier3": "train", "test": "test", "hold": "val"}
 KINDS = ("earthquake", "fire", "flooding", "tsunami", "volcano", "wind")
+MASKS = ("targets", "masks")
 EXPECTED = "[train|tier3|test|hold/]images/<disaster>_NNNNNNNN_{pre,post}_disaster.png with labels/ or targets/ beside"
 
 
 class Xbd(FolderSource):
-    """Damage of all buildings and of single ones, grounding of damage, counting, temporal reference."""
+    """Damage of all buildings and of single ones, grounding of damage, counting, temporal reference; buildings before it.
+
+    Args:
+        held_out: Disasters (`joplin-tornado`) that become val, while all others become train; a list, or text with commas.
+            Empty keeps the splits of the folders.
+    """
 
     name = "xbd"
-    version = 1
+    version = 2  # event, scene and footprint in the meta; the buildings of the earlier image
     licence = "CC-BY-NC-SA-4.0; xBD"
     citation = "Gupta et al. 2019, xBD, arXiv:1911.09296"
     evidence = "real"
-    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
+    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring", "temporal_classification",
+             "referring_segmentation", "vqa")
+
+    def __init__(self, held_out: str | Sequence[str] = ()) -> None:
+        self.held_out = event_names(held_out)
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
@@ -54,10 +73,11 @@ class Xbd(FolderSource):
         if not folders:
             raise LayoutError(f"{root} has no folder images; {self.name} expects {EXPECTED}")
         for folder in folders.values():
-            if not any((folder / name).is_dir() for name in ("labels", "targets")):
+            if not any((folder / name).is_dir() for name in ("labels", *MASKS)):
                 raise LayoutError(f"{folder} has neither labels nor targets; {self.name} expects {EXPECTED}")
             if not _stems(folder):
                 raise LayoutError(f"{folder / 'images'} has no *{PRE} or *{POST} image; {self.name} expects {EXPECTED}")
+        check_events(self.held_out, (self.event(stem) for folder in folders.values() for stem in _stems(folder)), self.name)
 
     def keys(self, root: Path) -> list[str]:
         """`folder/scene`, for example `tier3/joplin-tornado_00000000`."""
@@ -69,11 +89,23 @@ class Xbd(FolderSource):
         folder = _folders(root)[name]
         draft, buildings, metadata = _read_pair(self, folder, name, stem)
         height, width = draft.images[0].height, draft.images[0].width
-        yield from damage_tasks(draft, {building.uid: building.region(height, width) for building in buildings})
+        regions = {building.uid: building.region(height, width) for building in buildings}
+        yield from damage_tasks(draft, regions)
+        if metadata and not draft.meta["set_aside"]:  # else a building may be missing in what is counted
+            before = [replace(region, image=1, label="building", assessable=True, reason=None) for region in regions.values()]
+            yield from class_tasks(replace(draft, images=draft.images[:1]), "building", before)
         if metadata.get("disaster_type") in KINDS:
             tag = "temporal_classification:disaster"
             question = ask("temporal_classification.disaster", draft.id(tag), kinds=", ".join(KINDS))
             yield draft.sample(tag, "temporal_classification", question, metadata["disaster_type"])
+
+    def event(self, stem: str) -> str:
+        """Disaster of a scene."""
+        return stem.rpartition("_")[0]
+
+    def split_of(self, folder: str, stem: str) -> str:
+        """Split of a scene in a folder of this name."""
+        return event_split(self.event(stem), self.held_out, SPLITS.get(folder, "train"))
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Pairs per split, buildings per damage class, features set aside per reason."""
@@ -117,8 +149,10 @@ def _read_pair(source: Xbd, folder: Path, name: str, stem: str) -> tuple[Draft, 
         buildings = read_targets(target)
     images = tuple(load_image(path, **fact) for path, fact in zip(paths, facts, strict=True))
     same_size(images[0], (images[1].height, images[1].width), f"images/{paths[1].name}")
-    draft = Draft(source.name, SPLITS.get(name, "train"), stem, images, source.licence,
-                  {"set_aside": dict(sorted(aside.items())), "disaster": metadata.get("disaster") or _disaster(stem)})
+    event = source.event(stem)
+    meta = {"set_aside": dict(sorted(aside.items())), "disaster": metadata.get("disaster") or event, "event": event,
+            "scene": stem, **footprint(images[1])}
+    draft = Draft(source.name, source.split_of(name, stem), stem, images, source.licence, meta)
     return draft, buildings, metadata
 
 
@@ -130,11 +164,36 @@ def _label(path: Path) -> dict[str, Any]:
 
 
 def _target(folder: Path, stem: str) -> Path:
-    for name in (f"{stem}_target.png", f"{stem}.png"):
-        if (folder / "targets" / name).is_file():
-            return folder / "targets" / name
+    for path in (folder / masks / name for masks in MASKS for name in (f"{stem}_target.png", f"{stem}.png")):
+        if path.is_file():
+            return path
     raise Rejection("missing mask", f"neither labels/{stem}.json nor targets/{stem}_target.png")
 
 
-def _disaster(stem: str) -> str:
-    return stem.rpartition("_")[0]
+class IdaBd(Xbd):
+    """Ida-BD: damage of one hurricane, from masks.
+
+    Args:
+        split: Where all of it goes: neighbouring tiles of one event must not be parted.
+    """
+
+    name = "ida-bd"
+    version = 1
+    licence = "unknown; Ida-BD, imagery WorldView"
+    citation = "Kaur et al. 2022, Ida-BD, DesignSafe-CI"
+    evidence = "documentation"
+    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
+
+    def __init__(self, split: str = "train") -> None:
+        super().__init__()
+        if split not in SPLITS.values():
+            raise InputError(f"split is {split!r}; allowed: train, val, test")
+        self.split = split
+
+    def event(self, stem: str) -> str:
+        """There is one."""
+        return "hurricane-ida"
+
+    def split_of(self, folder: str, stem: str) -> str:
+        """That of the option, since there is no official one."""
+        return self.split
