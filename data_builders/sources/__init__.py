@@ -20,6 +20,7 @@ SOURCES = {
     "xbd": ("xbd", "Xbd"),
     "ida-bd": ("xbd", "IdaBd"),
     "bright": ("bright", "Bright"),
+    "fmow": ("fmow", "Fmow"),
     "nwpu-vhr10": ("nwpu_vhr10", "NwpuVhr10"),
     "oscd": ("oscd", "Oscd"),
     "scenes": ("scenes", "Scenes"),

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from geotempo.data_builders.events import check_events, event_names, event_split, footprint
 from geotempo.data_builders.label_states import damage_tasks
@@ -59,9 +59,9 @@ class Xbd(FolderSource):
     version = 2  # event, scene and footprint in the meta; the buildings of the earlier image
     licence = "CC-BY-NC-SA-4.0; xBD"
     citation = "Gupta et al. 2019, xBD, arXiv:1911.09296"
-    evidence = "real"
-    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring", "temporal_classification",
-             "referring_segmentation", "vqa")
+    evidence: ClassVar[Literal["real", "documentation"]] = "real"
+    tasks: tuple[str, ...] = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring",
+                              "temporal_classification", "referring_segmentation", "vqa")
 
     def __init__(self, held_out: str | Sequence[str] = ()) -> None:
         self.held_out = event_names(held_out)
