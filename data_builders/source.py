@@ -22,7 +22,10 @@ from geotempo.model.records import ImageRecord, Region
 
 MAX_REGIONS = 32  # the answer grammar's limit; the largest regions are named, the rest is counted in `left_out`
 FORMATS = ("PNG", "JPEG", "WEBP")
+REENCODED = ("TIFF", "BMP")  # stored as PNG, pixel for pixel
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+REENCODED_EXTENSIONS = (".tif", ".tiff", ".bmp")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 class Rejection(InputError):
@@ -228,14 +231,16 @@ def find_image(folder: Path, name: str) -> Path:
     path = folder / name
     if path.is_file():
         return path
-    for extension in EXTENSIONS:
+    for extension in (*EXTENSIONS, *REENCODED_EXTENSIONS):
         if path.with_suffix(extension).is_file():
             return path.with_suffix(extension)
     raise Rejection("missing image", f"{folder.parent.name}/{folder.name}/{name}")
 
 
 def load_image(path: Path, **facts: Any) -> ImageRecord:
-    """Read an 8-bit PNG, JPEG or WebP and decode it once, so that a truncated file is found now and not in training.
+    """Read an 8-bit image and decode it once, so that a truncated file is found now and not in training.
+
+    PNG, JPEG and WebP keep their bytes. TIFF and BMP, which no browser and few loaders of training code read, become PNG.
 
     Args:
         path: The file.
@@ -253,11 +258,22 @@ def load_image(path: Path, **facts: Any) -> ImageRecord:
         with Image.open(io.BytesIO(data)) as picture:
             kind, mode, (width, height) = picture.format, picture.mode, picture.size
             picture.load()
+            if kind in REENCODED and mode in _PNG_MODES:
+                kind, data = "PNG", _png(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Rejection("broken image", f"{name}: {_plain(error)}") from None
     if kind not in FORMATS or mode.startswith(("I", "F")):
-        raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {', '.join(FORMATS)}")
+        raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {', '.join((*FORMATS, *REENCODED))}")
     return ImageRecord(id=content_id(data), width=width, height=height, data=data, **facts)
+
+
+def _png(picture: Image.Image) -> bytes:
+    """The pixels and the palette of a picture as a PNG, without its tags, so that equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    bare = picture.copy()
+    bare.info = {key: value for key, value in picture.info.items() if key == "transparency"}
+    bare.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def load_labels(path: Path) -> npt.NDArray[np.uint8]:
