@@ -21,6 +21,7 @@ SOURCES = {
     "ida-bd": ("xbd", "IdaBd"),
     "bright": ("bright", "Bright"),
     "fmow": ("fmow", "Fmow"),
+    "qfabric": ("qfabric", "QFabric"),
     "nwpu-vhr10": ("nwpu_vhr10", "NwpuVhr10"),
     "oscd": ("oscd", "Oscd"),
     "scenes": ("scenes", "Scenes"),
