@@ -9,10 +9,11 @@ from geotempo.data_builders.sample import Message, Sample
 from geotempo.data_builders.source import MAX_REGIONS, Rejection
 from geotempo.data_builders.text_regions import (
     GEOCHAT,
+    GRID_1000,
+    PIXELS,
     TEOCHAT,
     VRSBENCH,
     as_list,
-    bracket_codec,
     extract,
     extract_turns,
 )
@@ -53,10 +54,7 @@ def test_turned_boxes_of_geochat_keep_centre_size_and_angle(box, angle, side):
     ("[0, 8, 49, 53] and [1, 2, 3, 4]\n[2, 2, 9, 9]", "<regions:5,6,7>"),
     ("The building at [0, 8, 49, 53], seen here.", "The building at <region:5>, seen here."),
     ("Two: [0, 8, 49, 53], [1, 2, 3, 4].", "Two: <region:5>, <region:6>."),
-    ("Nothing [yet] in [1, 2, 3].", "Nothing [yet] in [1, 2, 3]."),
-    ("Include a bounding box of the form [x_min, y_min, x_max, y_max] for each.", "Include a bounding box for each."),
-    ("Identify all changed buildings using bounding boxes of the form [x_min, y_min, x_max, y_max].",
-     "Identify all changed buildings using bounding boxes."),
+    ("Nothing [yet] in [3].", "Nothing [yet] in [3]."),
 ])
 def test_answers_of_nothing_but_boxes_are_lists_and_sentences_keep_theirs_inside(text, expected):
     found = extract(text, [TEOCHAT], WIDE, 2, start=5)
@@ -64,19 +62,19 @@ def test_answers_of_nothing_but_boxes_are_lists_and_sentences_keep_theirs_inside
 
 
 def test_a_question_of_nothing_but_a_box_is_no_list():
-    assert extract("[0, 8, 49, 53]", [TEOCHAT], WIDE, 1, answer=False).text == "<region:0>"
+    assert extract("[0, 8, 49, 53]", [TEOCHAT], WIDE, 1, lists=False).text == "<region:0>"
 
 
 def test_percents_are_of_width_and_height():
     assert extract("[0, 8, 49, 53]", [TEOCHAT], WIDE, 1).regions[0].geometry == Box(0, 8, 98, 53)
-    assert extract("[0, 8, 49, 53]", [bracket_codec("pixels", None)], WIDE, 1).regions[0].geometry == Box(0, 8, 49, 53)
-    assert extract("[0, 80, 490, 530]", [bracket_codec("1000", 1000)], WIDE, 1).regions[0].geometry == Box(0, 8, 98, 53)
+    assert extract("[0, 8, 49, 53]", [PIXELS], WIDE, 1).regions[0].geometry == Box(0, 8, 49, 53)
+    assert extract("[0, 80, 490, 530]", [GRID_1000], WIDE, 1).regions[0].geometry == Box(0, 8, 98, 53)
 
 
 def test_phrases_of_geochat_are_the_labels_of_their_boxes():
     found = extract("<p>2 small ships</p> {<1><2><30><40>|<90>}<delim>{<50><50><60><70>|<0>} at the left of <p>a dock</p> .",
                     [GEOCHAT], WIDE, 1)
-    assert found.text == "2 small ships <region:0>, <region:1> at the left of a dock."
+    assert found.text == "2 small ships <region:0> <region:1> at the left of a dock ."
     assert [(region.label, type(region.geometry)) for region in found.regions] == [("2 small ships", RotatedBox),
                                                                                   ("2 small ships", Box)]
 
@@ -88,11 +86,11 @@ def test_labelled_boxes_alone_are_a_labelled_list():
 
 @pytest.mark.parametrize("text", [
     "[0, 8, 101, 53]", "[-1, 8, 49, 53]", "[49, 8, 49, 53]", "[49, 8, 0, 53]", "[0, 53, 49, 8]", "[nan, 8, 49, 53]",
-    "[0, 8, inf, 53]", "{<0><8><101><53>}", "{<5><8><5><53>|<30>}", "{<0><8><49><53>|<400>}", "{<0><8><49><53>|<nan>}",
+    "[0, 8, inf, 53]", "{<0><8><101><53>}", "{<5><8><5><53>|<30>}", "[0, 8, 49]", "{<0><8><49><53>|<nan>}",
     "At [0, 8, 49, 53], <region:0>.", "<regions:>",
 ])
 def test_impossible_boxes_are_named(text):
-    with pytest.raises(Rejection, match=r"impossible box|reserved words"):
+    with pytest.raises(Rejection, match=r"impossible box|reserved placeholder"):
         extract(text, [TEOCHAT, GEOCHAT], WIDE, 1)
 
 
@@ -109,6 +107,16 @@ def test_an_answer_lies_on_the_image_that_its_question_names():
     turns, regions, left_out = extract_turns(messages, [TEOCHAT], (WIDE, WIDE), lambda text: 2 if "image 2" in text else 1)
     assert [turn.text for turn in turns] == ["Look at <region:0> in image 2.", "<regions:1>", "And here: <region:2>?", "No."]
     assert [region.image for region in regions] == [2, 2, 1] and left_out == 0
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("Include a bounding box of the form [x_min, y_min, x_max, y_max] for each.", "Include a bounding box for each."),
+    ("Identify all changed buildings using bounding boxes of the form [x_min, y_min, x_max, y_max].",
+     "Identify all changed buildings using bounding boxes."),
+])
+def test_questions_do_not_ask_for_the_notation_of_one_model(text, expected):
+    messages = (Message("user", text), Message("assistant", "[1, 2, 3, 4]"))
+    assert extract_turns(messages, [TEOCHAT], (WIDE,), lambda text: 1)[0][0].text == expected
 
 
 def test_a_turn_of_nothing_but_notation_is_named():
