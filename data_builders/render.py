@@ -75,21 +75,32 @@ def target_text(sample: Sample, *, points: bool = False, grids: Grids = "none",
         grids: Which regions are written with a grid.
         convention: How the model that learns it counts coordinates.
     """
+    return _answer_text(sample, sample.target, points, grids, convention)
+
+
+def _answer_text(sample: Sample, text: str, points: bool, grids: Grids, convention: Convention) -> str:
+    """One assistant turn of a sample in the answer grammar."""
     frames = prompts.frames_of(sample.images, convention)
-    regions = sample.target_regions
-    if regions is None:
-        return prompts.fill_regions(sample.target, sample.regions, frames, convention.mode)
-    prose = REGIONS.sub("", sample.target).strip()
+    match = REGIONS.search(text)
+    if match is None:
+        return prompts.fill_regions(text, sample.regions, frames, convention.mode)
+    regions = [sample.regions[int(index)] for index in match.group(1).split(",") if index]
+    prose = REGIONS.sub("", text).strip()
     chosen = area_like if grids == "areas" else grids == "all"
     return answer.format(regions, frames, prose=prose, points=points, grids=chosen, mode=convention.mode)
 
 
 def chat(sample: Sample, *, points: bool = False, grids: Grids = "none",
          convention: Convention = GEOTEMPO) -> prompts.Prompt:
-    """The whole conversation of a sample, answers included, as a rendered prompt."""
-    prompt = prompts.render(to_request(sample), convention)
-    text = target_text(sample, points=points, grids=grids, convention=convention)
-    prompt.messages.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
+    """The whole conversation of a sample, all turns and answers included, as a rendered prompt."""
+    opening = sample.messages[0].text.replace(IMAGE, "").strip()
+    prompt = prompts.render(Request(sample.images, opening, sample.regions), convention)
+    for message in sample.messages[1:]:
+        if message.role == "assistant":
+            text = _answer_text(sample, message.text, points, grids, convention)
+        else:
+            text = prompts.fill_regions(message.text.replace(IMAGE, "").strip(), sample.regions, prompt.frames, convention.mode)
+        prompt.messages.append({"role": message.role, "content": [{"type": "text", "text": text}]})
     return prompt
 
 
