@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geotempo.data_builders import levir
+from geotempo.data_builders.captions import pair_captions, usable
 from geotempo.data_builders.label_tasks import by_size, change_tasks, joint_task, plural
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Rejection, find_image, load_labels, same_size
@@ -30,18 +31,18 @@ class LevirMci(LevirCC):
 
     def samples(self, root: Path, key: str) -> Iterator[Sample]:
         """All samples of one pair; the joint caption + mask sample only where flag and mask agree."""
-        record = levir.record_of(self.records(root), key)
+        record = usable(self.records(root)[key])
         draft = self.draft(root, record)
-        path = _label_file(root / "images" / record.split / "label", record.filename)
+        path = _label_file(root / "images" / record.folder / "label", record.filename)
         labels = load_labels(path)
         same_size(draft.images[0], labels.shape, f"label/{path.name}")
         odd = sorted(set(np.unique(labels).tolist()) - {0, *CLASSES.values()})
         if odd:
             raise Rejection("unknown mask value", f"label/{path.name} holds {odd[:5]}; allowed: 0, 128 road, "
                                                   "255 building; JPEG copies of a label cannot be used")
-        doubt = levir.agreement(record.changed, labels > 0)
+        doubt = levir.agreement(bool(record.changed), labels > 0)
         draft = replace(draft, meta=doubt)
-        yield from levir.caption_samples(draft, record)
+        yield from pair_captions(draft, record.captions, record.changed)
         regions = {name: levir.mask_regions(labels == value, name) for name, value in CLASSES.items()}
         # A mask without roads may only mean that this copy has no road labels: no road question without a road.
         present = [name for name in CLASSES if name == "building" or regions[name]]

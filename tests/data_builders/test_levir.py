@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from geotempo.data_builders.build import build_store
+from geotempo.data_builders.captions import clean_caption
 from geotempo.data_builders.instances import components, flags, instances
-from geotempo.data_builders.levir import clean_caption, read_captions
+from geotempo.data_builders.levir import read_captions
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
 from geotempo.model.errors import InputError, LayoutError
