@@ -6,7 +6,7 @@ xView2 baseline's label template.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, radians, sin, sqrt
 from typing import Any
 
@@ -19,9 +19,10 @@ from shapely.geometry.base import BaseGeometry
 from geotempo.data_builders.instances import components, mask_points
 from geotempo.data_builders.label_states import LEVELS, UNCLASSIFIED
 from geotempo.data_builders.source import Rejection
+from geotempo.data_builders.tiling import Window
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError
-from geotempo.model.geometry import Geometry, Mask, Polygon, rasterize
+from geotempo.model.geometry import Geometry, Mask, Polygon, rasterize, to_shape
 from geotempo.model.records import Region, Transform
 
 CLASSES = LEVELS
@@ -76,10 +77,37 @@ def read_features(label: Mapping[str, Any], width: int, height: int) -> tuple[li
         except InputError as error:
             aside[str(error)] += 1
             continue
-        rings = [tuple((float(x), float(y)) for x, y, *_ in ring.coords[:-1])
-                 for ring in (shape.exterior, *shape.interiors)]
-        buildings.append(Building(uid, Polygon(rings[0], tuple(rings[1:])), subtype, float(shape.area)))
+        buildings.append(Building(uid, polygon_of(shape), subtype, float(shape.area)))
     return sorted(buildings, key=lambda building: (-building.area, building.uid)), aside
+
+
+def in_window(building: Building, window: Window) -> Building | None:
+    """The part of a building that a window shows, in the window's pixels.
+
+    Args:
+        building: With a polygon.
+        window: Rows and columns.
+
+    Returns:
+        The largest piece; None where it is less than a quarter of the building, which nobody would recognise.
+    """
+    rows, columns = window
+    shape = to_shape(building.geometry)
+    frame = shapely.box(columns.start, rows.start, columns.stop, rows.stop)
+    if frame.contains(shape) and rows.start == columns.start == 0:
+        return building
+    parts = [part for part in shapely.get_parts(shape.intersection(frame)).tolist() if isinstance(part, shapely.Polygon)]
+    part = max(parts, key=lambda piece: piece.area, default=None)
+    if part is None or part.area < building.area / 4:
+        return None
+    moved = shapely.transform(part, lambda xy: xy - [columns.start, rows.start])
+    return replace(building, geometry=polygon_of(moved), area=float(part.area))
+
+
+def polygon_of(shape: shapely.Polygon) -> Polygon:
+    """A shapely polygon as a `Polygon`."""
+    rings = [tuple((float(x), float(y)) for x, y, *_ in ring.coords[:-1]) for ring in (shape.exterior, *shape.interiors)]
+    return Polygon(rings[0], tuple(rings[1:]))
 
 
 def simple_polygon(text: str, width: int, height: int) -> shapely.Polygon:

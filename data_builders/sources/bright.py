@@ -14,18 +14,25 @@ Chen et al. 2025, "BRIGHT: a globally distributed multimodal building damage ass
 all-weather disaster response", Earth System Science Data 17(11). Licence as remembered from the authors' page, not checked.
 """
 
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from geotempo.data_builders.events import check_events, event_names, event_split
 from geotempo.data_builders.label_states import damage_tasks
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.source import Draft, FolderSource, Rejection, load_labels, need_folder, same_size
-from geotempo.data_builders.tiling import as_record
+from geotempo.data_builders.source import (
+    Draft,
+    FolderSource,
+    Rejection,
+    load_image,
+    load_labels,
+    need_folder,
+    same_size,
+)
 from geotempo.data_builders.xbd_labels import read_targets
 from geotempo.model.errors import LayoutError
 from geotempo.model.records import ImageRecord, Modality
@@ -51,7 +58,7 @@ class Bright(FolderSource):
     evidence = "documentation"
     tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
 
-    def __init__(self, held_out: str | Sequence[str] = ()) -> None:
+    def __init__(self, held_out: str | tuple[str, ...] | list[str] = ()) -> None:
         self.held_out = event_names(held_out)
 
     def check_layout(self, root: Path) -> None:
@@ -123,16 +130,10 @@ def _image(root: Path, kind: tuple[str, str], stem: str, modality: Modality) -> 
         Rejection: Missing, broken, not 8-bit, or with another number of channels than its kind has.
     """
     name = f"{kind[0]}/{stem}{kind[1]}.tif"
-    try:
-        with Image.open(root / name) as picture:
-            picture.load()
-            pixels = np.asarray(picture)
-    except FileNotFoundError:
-        raise Rejection("missing image", name) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise Rejection("broken image", f"{name} cannot be decoded") from None
-    expected = 3 if modality == "optical" else 2
-    if pixels.dtype != np.uint8 or pixels.ndim != expected:
-        raise Rejection("unsupported image", f"{name} holds {pixels.dtype} in the shape {pixels.shape}; allowed: 8-bit, "
-                                             f"{'RGB' if expected == 3 else 'one channel'}")
-    return as_record(pixels, modality=modality)
+    image = load_image(root / name, modality=modality)
+    with Image.open(io.BytesIO(image.encoded())) as picture:
+        mode = picture.mode
+    expected = "RGB" if modality == "optical" else "L"
+    if mode != expected:
+        raise Rejection("unsupported image", f"{name} is {mode}; allowed: 8-bit {'RGB' if expected == 'RGB' else 'grey'}")
+    return image

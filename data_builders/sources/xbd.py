@@ -15,8 +15,9 @@ Kaur et al. 2022, Ida-BD, DesignSafe-CI: hurricane Ida 2021, tiles `AOI<n>-tile_
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,9 +37,11 @@ from geotempo.data_builders.source import (
     need_folder,
     same_size,
 )
+from geotempo.data_builders.tiling import Window, check_tile, cut, windows
 from geotempo.data_builders.wordings import ask
-from geotempo.data_builders.xbd_labels import Building, image_facts, read_features, read_targets
+from geotempo.data_builders.xbd_labels import Building, image_facts, in_window, read_features, read_targets
 from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.records import ImageRecord
 
 PRE, POST = "_pre_disaster", "_post_disaster"
 SPLITS = {"train": "train", "tier1": "train", "tier3": "train", "test": "test", "hold": "val"}
@@ -53,6 +56,8 @@ class Xbd(FolderSource):
     Args:
         held_out: Disasters (`joplin-tornado`) that become val, while all others become train; a list, or text with commas.
             Empty keeps the splits of the folders.
+        tile: Longest side of a sample's images in pixels: an answer lists 32 buildings, and a scene may have hundreds. 0 keeps
+            whole scenes.
     """
 
     name = "xbd"
@@ -63,8 +68,8 @@ class Xbd(FolderSource):
     tasks: tuple[str, ...] = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring",
                               "temporal_classification", "referring_segmentation", "vqa")
 
-    def __init__(self, held_out: str | Sequence[str] = ()) -> None:
-        self.held_out = event_names(held_out)
+    def __init__(self, held_out: str | tuple[str, ...] | list[str] = (), tile: int = 0) -> None:
+        self.held_out, self.tile = event_names(held_out), check_tile(tile)
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
@@ -85,19 +90,30 @@ class Xbd(FolderSource):
 
     def samples(self, root: Path, key: str) -> Iterator[Sample]:
         """All samples of one pair."""
-        name, _, stem = key.partition("/")
-        folder = _folders(root)[name]
-        draft, buildings, metadata = _read_pair(self, folder, name, stem)
+        folder, _, stem = key.partition("/")
+        pair = _read_pair(_folders(root)[folder], stem)
+        event, split = self.event(stem), self.split_of(folder, stem)
+        meta = {"disaster": pair.metadata.get("disaster") or event, "event": event, "scene": stem}
+        aside = dict(sorted(pair.aside.items()))
+        for number, (name, window) in enumerate(windows(pair.images[0].height, pair.images[0].width, self.tile)):
+            images = tuple(cut(image, window) for image in pair.images)
+            # Counted once, with the first tile.
+            facts = {**meta, **footprint(images[1]), "set_aside": {} if number else aside}
+            yield from self._tile(Draft(self.name, split, stem + name, images, self.licence, facts), pair, window)
+
+    def _tile(self, draft: Draft, pair: "Pair", window: Window) -> Iterator[Sample]:
+        """Samples of one tile."""
         height, width = draft.images[0].height, draft.images[0].width
-        regions = {building.uid: building.region(height, width) for building in buildings}
+        regions = {building.uid: building.region(height, width) for building in pair.buildings(window)}
         yield from damage_tasks(draft, regions)
-        if metadata and not draft.meta["set_aside"]:  # else a building may be missing in what is counted
+        if pair.labelled and not pair.aside:  # else a building may be missing in what is counted
             before = [replace(region, image=1, label="building", assessable=True, reason=None) for region in regions.values()]
             yield from class_tasks(replace(draft, images=draft.images[:1]), "building", before)
-        if metadata.get("disaster_type") in KINDS:
+        kind = pair.metadata.get("disaster_type")
+        if kind in KINDS:
             tag = "temporal_classification:disaster"
             question = ask("temporal_classification.disaster", draft.id(tag), kinds=", ".join(KINDS))
-            yield draft.sample(tag, "temporal_classification", question, metadata["disaster_type"])
+            yield draft.sample(tag, "temporal_classification", question, str(kind))
 
     def event(self, stem: str) -> str:
         """Disaster of a scene."""
@@ -108,7 +124,7 @@ class Xbd(FolderSource):
         return event_split(self.event(stem), self.held_out, SPLITS.get(folder, "train"))
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
-        """Pairs per split, buildings per damage class, features set aside per reason."""
+        """Pairs (or tiles) per split, buildings per damage class, features set aside per reason."""
         found: Counter[str] = Counter()
         for sample in samples:
             if sample.id.endswith("#damage"):
@@ -131,29 +147,46 @@ def _stems(folder: Path) -> list[str]:
     return sorted({name.removesuffix(end) for name in names for end in (PRE, POST) if name.endswith(end)})
 
 
-def _read_pair(source: Xbd, folder: Path, name: str, stem: str) -> tuple[Draft, list[Building], dict[str, Any]]:
-    """Images, buildings and the post image's metadata, from the label JSON or else from the target mask."""
+@dataclass(frozen=True)
+class Pair:
+    """What one scene's files say.
+
+    Attributes:
+        images: Before and after.
+        buildings: Gives the buildings of a window, in its pixels.
+        labelled: Whether they come from the label JSON, which tells neighbours apart.
+        metadata: Of the later image's JSON.
+        aside: Features that are of no use, by reason.
+    """
+
+    images: tuple[ImageRecord, ImageRecord]
+    buildings: Callable[[Window], list[Building]]
+    labelled: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+    aside: Counter[str] = field(default_factory=Counter)
+
+
+def _read_pair(folder: Path, stem: str) -> Pair:
+    """Images and buildings, from the label JSON or else from the target mask."""
     paths = [find_image(folder / "images", f"{stem}{end}.png") for end in (PRE, POST)]
-    after = load_image(paths[1])
-    metadata: dict[str, Any] = {}
-    aside: Counter[str] = Counter()
-    facts: list[dict[str, Any]] = [{}, {}]
-    if (folder / "labels" / f"{stem}{POST}.json").is_file():
-        labels = [_label(folder / "labels" / f"{stem}{end}.json") for end in (PRE, POST)]
-        facts = [image_facts(label, after.width, after.height) for label in labels]
-        metadata = labels[1].get("metadata") or {}
-        buildings, aside = read_features(labels[1], after.width, after.height)
-    else:
+    before, after = map(load_image, paths)
+    same_size(before, (after.height, after.width), f"images/{paths[1].name}")
+    if not (folder / "labels" / f"{stem}{POST}.json").is_file():
         target = load_labels(_target(folder, f"{stem}{POST}"))
         same_size(after, target.shape, f"targets/{stem}{POST}")
-        buildings = read_targets(target)
-    images = tuple(load_image(path, **fact) for path, fact in zip(paths, facts, strict=True))
-    same_size(images[0], (images[1].height, images[1].width), f"images/{paths[1].name}")
-    event = source.event(stem)
-    meta = {"set_aside": dict(sorted(aside.items())), "disaster": metadata.get("disaster") or event, "event": event,
-            "scene": stem, **footprint(images[1])}
-    draft = Draft(source.name, source.split_of(name, stem), stem, images, source.licence, meta)
-    return draft, buildings, metadata
+        read_targets(target)  # refuses unknown values of any tile
+        return Pair((before, after), lambda window: read_targets(target[window]))
+    labels = [_label(folder / "labels" / f"{stem}{end}.json") for end in (PRE, POST)]
+    facts = [image_facts(label, after.width, after.height) for label in labels]
+    buildings, aside = read_features(labels[1], after.width, after.height)
+    images = replace(before, **facts[0]), replace(after, **facts[1])
+    return Pair(images, partial(_shown, buildings), True, labels[1].get("metadata") or {}, aside)
+
+
+def _shown(buildings: Sequence[Building], window: Window) -> list[Building]:
+    """What a window shows of the buildings, largest first."""
+    parts = [part for building in buildings if (part := in_window(building, window)) is not None]
+    return sorted(parts, key=lambda part: -part.area)
 
 
 def _label(path: Path) -> dict[str, Any]:
@@ -175,6 +208,7 @@ class IdaBd(Xbd):
 
     Args:
         split: Where all of it goes: neighbouring tiles of one event must not be parted.
+        tile: As in `Xbd`.
     """
 
     name = "ida-bd"
@@ -184,8 +218,8 @@ class IdaBd(Xbd):
     evidence = "documentation"
     tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
 
-    def __init__(self, split: str = "train") -> None:
-        super().__init__()
+    def __init__(self, split: str = "train", tile: int = 0) -> None:
+        super().__init__(tile=tile)
         if split not in SPLITS.values():
             raise InputError(f"split is {split!r}; allowed: train, val, test")
         self.split = split

@@ -13,6 +13,7 @@ from geotempo.data_builders.events import event_names
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
 from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.geometry import area, bounds
 from tests.data_builders.fixtures import damage as made
 
 
@@ -88,6 +89,29 @@ def test_real_labels_show_the_same_buildings_before(shared, tmp_path):
         assert meta["event"] == "joplin-tornado"
         west, south, east, north = meta["footprint"]
         assert -94.6 < west < east < -94.4 and 37.0 < south < north < 37.1
+
+
+@pytest.mark.parametrize(("stem", "split"), [("quake_00000001", "train"), ("storm_00000001", "train")])
+def test_tiles_show_each_building_where_it_lies(tmp_path, stem, split):
+    store, manifest = built("xbd", made.xbd(tmp_path / "in"), tmp_path / "out", options={"tile": 20})
+    assert manifest["tally"]["pairs/train"] == 8
+    boxes = {name: [bounds(region.geometry).as_tuple() for region in store.by_id(f"xbd/{split}/{stem}-{name}#damage").regions]
+             for name in ("0-0", "0-1", "1-0", "1-1")}
+    assert boxes == {"0-0": [(2, 2, 10, 10)], "0-1": [(0, 2, 10, 10)], "1-0": [], "1-1": [(0, 0, 10, 10)]}
+    if stem.startswith("quake"):
+        west, south, east, north = store.by_id(f"xbd/train/{stem}-1-1#damage").meta["footprint"]
+        assert (west, north) == pytest.approx((10.0002, 49.9998)) and (east, south) == pytest.approx((10.0004, 49.9996))
+
+
+def test_real_buildings_in_tiles_are_the_buildings_of_the_scene(shared):
+    root, key = shared("xBD/tier3"), "tier3/joplin-tornado_00000001"
+    whole = next(sample for sample in make_source("xbd").samples(root, key) if sample.id.endswith("#damage"))
+    tiles = [sample for sample in make_source("xbd", tile=256).samples(root, key) if sample.id.endswith("#damage")]
+    assert len(tiles) == 16 and max(len(sample.regions) for sample in tiles) < len(whole.regions) / 3
+    parts, full = (sum(area(region.geometry) for sample in found for region in sample.regions) for found in (tiles, [whole]))
+    assert 0.97 * full < parts <= full, "pieces below a quarter of a building are left out, nothing else"
+    assert sum(sample.meta["left_out"] for sample in tiles) < whole.meta["left_out"] / 10
+    assert [sample.meta["set_aside"] for sample in tiles[1:]] == [{}] * 15
 
 
 def test_ida_bd_goes_where_it_is_told_as_a_whole(tmp_path):
