@@ -1,10 +1,14 @@
 """Stored samples as text: what is asked, what should be written."""
 
 from geotempo.data_builders.render import area_like, ask_again, chat, target_text, to_request
+from geotempo.data_builders.sample import Message, Sample
 from geotempo.data_builders.scenes.samples import scene_samples
 from geotempo.model import answer
-from geotempo.model.geometry import GridMask
+from geotempo.model.convention import TEOCHAT
+from geotempo.model.geometry import Box, GridMask
 from geotempo.model.prompts import frames_of
+from geotempo.model.records import ImageRecord, Region
+from tests.data_builders.fixtures.instruct import png
 
 
 def test_every_scene_answer_is_readable_by_the_grammar() -> None:
@@ -59,3 +63,20 @@ def test_another_wording_keeps_images_and_answer() -> None:
     conversation = chat(other)
     assert [message["role"] for message in conversation.messages] == ["user", "assistant"]
     assert len(conversation.images) == len(sample.images)
+
+
+def test_every_turn_of_a_conversation_is_rendered_with_its_geometry() -> None:
+    image = ImageRecord("a", 100, 100, data=png(1, (100, 100)))
+    talk = (Message("user", "<image>\nWhat is at <region:0>?"), Message("assistant", "A ship <region:1> at sea."),
+            Message("user", "Where are all ships?"), Message("assistant", "<regions:0,1>"))
+    regions = (Region(1, Box(50, 50, 100, 100)), Region(1, Box(0, 0, 50, 50), "ship"))
+    sample = Sample("d/train/1#vqa", "d", "train", "vqa", (image,), talk, regions, {"licence": "MIT"})
+    prompt = chat(sample)
+    words = ["".join(part.get("text", "") for part in message["content"]) for message in prompt.messages]
+    assert [message["role"] for message in prompt.messages] == ["user", "assistant", "user", "assistant"]
+    assert words[0].endswith('What is at {"image":1,"bbox_2d":[500,500,1000,1000]}?') and len(prompt.images) == 1
+    assert words[1] == 'A ship {"image":1,"bbox_2d":[0,0,500,500]} at sea.'
+    assert words[2] == "Where are all ships?"
+    assert words[3] == target_text(sample) and words[3].startswith('[{"image":1,"bbox_2d":[0,0,500,500],"label":"ship"}')
+    in_percent = [message["content"][-1]["text"] for message in chat(sample, convention=TEOCHAT).messages[1:]]
+    assert in_percent == ["A ship [0, 0, 50, 50] at sea.", "Where are all ships?", "[0, 0, 50, 50], [50, 50, 100, 100]"]
