@@ -2,7 +2,8 @@
 
 A model that only learned that pairs have changed keeps finding changes where both images are the same (`identical`), and one
 that does not look which image is which keeps saying what was built where it was demolished (`swapped`). A control is made only
-where its answer is certain, which the wording of the question tells: questions that are not from `prompts.yaml` have none.
+where its answer is certain, which the wording of the question tells, or for CDVQA its type: other questions that are not from
+`prompts.yaml` have none.
 """
 
 import re
@@ -41,6 +42,12 @@ _IDENTICAL: Final[dict[str, Callable[[Asked], str | None]]] = {
                      "change_segmentation.event", "semantic_change"), lambda asked: _EMPTY),
 }
 """The right answer about two equal images by the name of the wording; None where it depends."""
+
+_UNCHANGED_TYPES: Final = {"change_or_not": "no", "increase_or_not": "no", "decrease_or_not": "no", "change_ratio": "0",
+                           "change_ratio_types": "0"}
+"""Answers about two equal images by CDVQA's type of question, which its samples have in `meta["question_type"]`."""
+
+_ASKS_UNCHANGED = re.compile(r"non-change|unchanged|not changed", re.IGNORECASE)
 
 _SAME: Final = ("change_vqa.any", "change_vqa.things", "change_vqa.ratio", "change_grounding", "change_segmentation",
                 "counting.changed", "semantic_change")
@@ -84,7 +91,7 @@ def identical(sample: Sample) -> Sample | None:
         None where the answer would not be certain.
     """
     asked = _asked(sample, tuple(_IDENTICAL))
-    answer = _IDENTICAL[asked.name](asked) if asked else None
+    answer = _IDENTICAL[asked.name](asked) if asked else _of_type(sample)
     if answer is None:
         return None
     first, second = sample.images
@@ -121,6 +128,13 @@ _MAKERS: Final = {"identical": identical, "swapped": swapped}
 def _asked(sample: Sample, names: Sequence[str]) -> Asked | None:
     """How the sample's question was made, where that is one of these wordings of its task."""
     return recognise(sample.question, tuple(name for name in names if name.partition(".")[0] == sample.task))
+
+
+def _of_type(sample: Sample) -> str | None:
+    """The answer about two equal images that the type of a question in its own words tells."""
+    if sample.task != "change_vqa" or _ASKS_UNCHANGED.search(sample.question):
+        return None
+    return _UNCHANGED_TYPES.get(str(sample.meta.get("question_type")))
 
 
 def _turned_question(sample: Sample, asked: Asked) -> str | None:

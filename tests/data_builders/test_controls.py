@@ -1,5 +1,7 @@
 """Controls: equal images and time turned round, with the answers that are then right."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -126,6 +128,18 @@ def test_uncertain_answers_and_other_questions_have_no_control():
                DRAFT.sample("change_vqa:own", "change_vqa", "Are there unchanged buildings?", "yes"),
                three.sample("change_vqa", "change_vqa", ask("change_vqa.any", "x"), "yes")]
     assert list(with_controls(samples, CONTROLS)) == samples
+
+
+def test_real_questions_of_cdvqa_about_equal_images(shared):
+    questions = json.loads((shared("CDVQA") / "Val_questions.json").read_text())["questions"][:3000]
+    asked = [DRAFT.sample(f"change_vqa:{entry['id']}", "change_vqa", entry["question"], "yes", question_type=entry["type"]) for entry in questions]
+    made = controls(asked, "identical")
+    kinds = {tag: sample.meta["question_type"] for tag, sample in made.items()}
+    assert {made[tag].target for tag, kind in kinds.items() if kind.endswith("_or_not")} == {"no"}
+    assert {made[tag].target for tag, kind in kinds.items() if "ratio" in kind} == {"0"}
+    assert set(kinds.values()) == {"change_or_not", "increase_or_not", "decrease_or_not", "change_ratio", "change_ratio_types"}
+    assert not any("non-change" in sample.question or "unchanged" in sample.question for sample in made.values())
+    assert len(made) > 2000 and not controls(asked, "swapped")
 
 
 def test_turned_wordings_have_as_many_forms():
