@@ -3,13 +3,27 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ijson
 
 from geotempo.model.errors import LayoutError
 
 LINES = (".jsonl", ".ndjson")
+BROKEN_FILE = "broken file"
+"""Reason under which the rest of an annotation file is set aside that breaks off."""
+
+
+class Broken(NamedTuple):
+    """Stands in the stream where a record should be.
+
+    Attributes:
+        reason: `BROKEN_FILE`, after which nothing can be read, or `broken record`, one line among others.
+        detail: What is wrong where.
+    """
+
+    reason: str
+    detail: str
 
 
 def stream_records(path: Path) -> Iterator[Any]:
@@ -18,8 +32,12 @@ def stream_records(path: Path) -> Iterator[Any]:
     Args:
         path: `.jsonl` or `.ndjson` (a record per line, empty lines left out); anything else is one JSON array.
 
+    Returns:
+        Records as `json.loads` would give them, and a `Broken` for a line that is no JSON and, last, for an array that
+        ends too early.
+
     Raises:
-        LayoutError: The file cannot be read, is no JSON, or ends too early; records before the fault were given.
+        LayoutError: The file cannot be read.
     """
     try:
         if path.suffix.lower() in LINES:
@@ -30,7 +48,8 @@ def stream_records(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise LayoutError(f"cannot read {path}: {error.strerror}") from None
     except (ijson.JSONError, ValueError) as error:
-        raise LayoutError(f"{path} is no whole JSON file ({error}); copy it again") from None
+        what = " ".join(str(error).split())
+        yield Broken(BROKEN_FILE, f"{path.name} is no whole JSON array ({what}); copy it again")
 
 
 def _lines(path: Path) -> Iterator[Any]:
@@ -41,4 +60,4 @@ def _lines(path: Path) -> Iterator[Any]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise LayoutError(f"{path}, line {number} is no JSON ({error}); mend or remove the line") from None
+                yield Broken("broken record", f"{path.name}, line {number} is no JSON ({error})")

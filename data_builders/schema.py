@@ -6,9 +6,9 @@ picture itself (bytes, size) stands once in the images table, under its content 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ from geotempo.model.geometry import Box, Geometry, GridMask, Mask, Point, Polygo
 from geotempo.model.records import ImageRecord, Region
 
 Row = dict[str, Any]
+
+CONTENT_ID = re.compile("[0-9a-f]{64}")
 
 MASK_TYPE = pa.struct([("height", pa.int32()), ("width", pa.int32()), ("counts", pa.string())])
 IMAGE_USE_TYPE = pa.struct([
@@ -40,7 +42,58 @@ SAMPLE_SCHEMA = pa.schema([
 ])
 IMAGE_SCHEMA = pa.schema([
     ("id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("n_bytes", pa.int64()), ("data", pa.binary()),
+    ("path", pa.string()),
 ])
+"""Exactly one of `data` and `path` is set; `path` is relative to the manifest's `images.root`, or absolute."""
+
+
+class StoredImage(NamedTuple):
+    """A distinct image on its way into a store: its bytes, or the file that holds them.
+
+    Attributes:
+        id: Its content hash, see `content_id`.
+        width: Columns.
+        height: Rows.
+        data: Encoded bytes; None where they are read from `path` when they are needed.
+        path: File with exactly these bytes, or None.
+    """
+
+    id: str
+    width: int
+    height: int
+    data: bytes | None
+    path: str | None
+
+
+class Prepared(NamedTuple):
+    """Samples as rows of `SAMPLE_SCHEMA`, and the distinct images that they use."""
+
+    rows: list[Row]
+    images: list[StoredImage]
+
+
+def prepare(samples: Iterable[Sample]) -> Prepared:
+    """Turn samples into rows; an image record that several samples share is hashed once.
+
+    A record with a path and a content hash as id (as `load_image` makes them) is not read here: whoever stores its bytes
+    compares them with the hash.
+    """
+    rows: list[Row] = []
+    images: dict[str, StoredImage] = {}
+    known: dict[int, tuple[ImageRecord, str]] = {}  # the record is kept, so that its address stays its own
+
+    def name_of(image: ImageRecord) -> str:
+        if id(image) not in known:
+            lazy = image.path is not None and CONTENT_ID.fullmatch(image.id) is not None
+            data = None if lazy else image.encoded()
+            name = image.id if data is None else content_id(data)
+            known[id(image)] = image, name
+            images.setdefault(name, StoredImage(name, image.width, image.height, data, image.path))
+        return known[id(image)][1]
+
+    for sample in samples:
+        rows.append(sample_to_row(sample, name_of))
+    return Prepared(rows, list(images.values()))
 
 
 def content_id(data: bytes) -> str:
@@ -96,11 +149,16 @@ def geometry_from_json(text: str) -> Geometry:
         raise InputError(f"{text[:80]!r} is no stored geometry ({error!r})") from None
 
 
-def sample_to_row(sample: Sample) -> Row:
-    """A sample as a row of `SAMPLE_SCHEMA`; image ids become content hashes, the bytes themselves are left out."""
+def sample_to_row(sample: Sample, name_of: Callable[[ImageRecord], str]) -> Row:
+    """A sample as a row of `SAMPLE_SCHEMA`, the images' bytes left out.
+
+    Args:
+        sample: Any sample.
+        name_of: Gives the content hash of an image.
+    """
     return {
         "id": sample.id, "dataset": sample.dataset, "split": sample.split, "task": sample.task,
-        "images": [_image_to_row(image) for image in sample.images],
+        "images": [_image_to_row(image, name_of(image)) for image in sample.images],
         "messages": [{"role": message.role, "text": message.text} for message in sample.messages],
         "n_regions": len(sample.regions),
         "regions": [_region_to_row(region) for region in sample.regions],
@@ -127,16 +185,10 @@ def sample_from_row(row: Mapping[str, Any], read: Callable[[str], bytes]) -> Sam
     )
 
 
-def with_content_id(image: ImageRecord) -> ImageRecord:
-    """The record with its bytes loaded and its content hash as id."""
-    data = image.encoded()
-    return replace(image, id=content_id(data), data=data, path=None)
-
-
-def _image_to_row(image: ImageRecord) -> Row:
+def _image_to_row(image: ImageRecord, name: str) -> Row:
     valid = image.valid
     return {
-        "image_id": content_id(image.encoded()), "width": image.width, "height": image.height,
+        "image_id": name, "width": image.width, "height": image.height,
         "date": str(image.date) if image.date else None, "sensor": image.sensor, "gsd": image.gsd,
         "bands": image.bands, "crs": image.crs, "transform": image.transform, "modality": image.modality,
         "view": image.view, "acquisition": image.acquisition,

@@ -12,25 +12,37 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geotempo.data_builders.digests import DigestSet
+from geotempo.data_builders.records import BROKEN_FILE
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.schema import IMAGE_SCHEMA, SAMPLE_SCHEMA, Row, content_id, dumps, sample_to_row
+from geotempo.data_builders.schema import (
+    IMAGE_SCHEMA,
+    SAMPLE_SCHEMA,
+    Prepared,
+    Row,
+    StoredImage,
+    content_id,
+    dumps,
+    prepare,
+)
 from geotempo.model.errors import InputError
 from geotempo.model.files import sync_folder, write_atomic, write_text
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 FORMAT = "geotempo-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: images may be paths
 BLOCK_SAMPLES = 4096
 BLOCK_BYTES = 128 * 2**20
+Images = Literal["copy", "reference"]
 SAMPLE_GROUP = 64            # rows decoded together for one random access
 IMAGE_GROUP_BYTES = 256 * 1024
 
@@ -48,13 +60,16 @@ class Building:
     Args:
         out: Final folder; the work happens in `<out>.building` beside it.
         plan: What is built (source, options, keys, versions). Blocks of another plan are thrown away.
+        images: `copy` stores the bytes of images; `reference` stores the paths of those that are files.
+        root: Folder to which stored paths are relative, if they lie in it.
 
     Raises:
         InputError: `out` holds something else, or another process builds the same store.
     """
 
-    def __init__(self, out: Path, plan: dict[str, Any]) -> None:
+    def __init__(self, out: Path, plan: dict[str, Any], images: Images = "copy", root: Path | None = None) -> None:
         self.out = out
+        self.images, self.root = images, root.resolve() if root else None
         self.folder = out.with_name(out.name + ".building")
         refuse_foreign(out, plan)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +80,7 @@ class Building:
             self._lock.close()
             raise InputError(f"another process is building {out}; wait for it or choose another folder") from None
         self.blocks: list[dict[str, Any]] = []
-        self._ids: set[str] = set()
-        self._images: set[str] = set()
+        self._ids, self._images = DigestSet(), DigestSet()
         self._shards: Counter[str] = Counter()
         self._resume(plan)
         self._clear()
@@ -86,19 +100,34 @@ class Building:
 
     def add(self, samples: Iterable[Sample], tally: Counter[str] | None = None,
             rejected: dict[str, str] | None = None) -> None:
-        """Take the samples of one item, or its entry for `rejected.jsonl`.
+        """Take the samples of one item, or its entry for `rejected.jsonl`, see `add_prepared`."""
+        self.add_prepared(prepare(samples), tally, rejected)
+
+    def add_prepared(self, item: Prepared, tally: Counter[str] | None = None,
+                     rejected: dict[str, str] | None = None) -> None:
+        """Take the rows and images of one item, or its entry for `rejected.jsonl`.
 
         Raises:
-            InputError: A sample id occurs twice.
+            InputError: A sample id occurs twice, or an image changed since it was looked at.
         """
-        for sample in samples:
-            self._take(sample)
+        for row in item.rows:
+            if not self._ids.add(row["id"]):
+                raise InputError(f"the sample id {row['id']!r} occurs twice; ids must be unique in a store")
+            self._rows.setdefault(row["split"], []).append(row)
+            self._count += 1
+        for image in item.images:
+            if self._images.add(image.id):
+                self._keep(image)
         self._items += 1
         self._tally.update(tally or {})
         if rejected:
             self._rejected.append(rejected)
         if self._count >= BLOCK_SAMPLES or self._bytes >= BLOCK_BYTES:
             self.flush()
+
+    def holds(self, image_id: str) -> bool:
+        """Whether the store has an image already."""
+        return image_id in self._images
 
     def flush(self) -> None:
         """Write the collected items as one block and commit it."""
@@ -115,13 +144,12 @@ class Building:
                  "rejected": self._rejected, "splits": sorted(self._rows), "counts": self._counts()}
         journal = dumps(block)
         write_text(self._journal(number), journal)
-        self.blocks.append(json.loads(journal))  # as a resumed run reads it: the order of keys goes into the manifest
+        self.blocks.append(_slim(json.loads(journal)))  # as a resumed run reads it: the order of keys goes into the manifest
         self._clear()
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the rejected list and the manifest, and give the folder its final name."""
-        rejected = [entry for block in self.blocks for entry in block["rejected"]]
-        write_text(self.folder / REJECTED, "".join(dumps(entry) + "\n" for entry in rejected))
+        write_atomic(self.folder / REJECTED, self._write_rejected)
         shutil.rmtree(self.folder / ".journal", ignore_errors=True)
         (self.folder / ".plan.json").unlink(missing_ok=True)
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
@@ -138,6 +166,18 @@ class Building:
         """Manifest entries of all shards, sorted by path."""
         return sorted((entry for block in self.blocks for entry in block["files"]), key=lambda entry: entry["path"])
 
+    def rejected(self) -> Iterator[dict[str, str]]:
+        """Entries for `rejected.jsonl`, read from the journals of the committed blocks."""
+        for number in range(len(self.blocks)):
+            yield from json.loads(self._journal(number).read_text(encoding="utf-8"))["rejected"]
+
+    def reasons(self) -> dict[str, int]:
+        """Rejected items by reason."""
+        total: Counter[str] = Counter()
+        for block in self.blocks:
+            total.update(block["rejected"])
+        return dict(sorted(total.items()))
+
     def counts(self, kind: str) -> dict[str, int]:
         """Samples per split, task or dataset, over all blocks."""
         total: Counter[str] = Counter()
@@ -152,20 +192,23 @@ class Building:
                  trace: TracebackType | None) -> None:
         self._lock.close()
 
-    def _take(self, sample: Sample) -> None:
-        if sample.id in self._ids:
-            raise InputError(f"the sample id {sample.id!r} occurs twice; ids must be unique in a store")
-        self._ids.add(sample.id)
-        self._rows.setdefault(sample.split, []).append(sample_to_row(sample))
-        self._count += 1
-        for image in sample.images:
-            data = image.encoded()
-            name = content_id(data)
-            if name not in self._images:
-                self._images.add(name)
-                self._bytes += len(data)
-                self._pictures.append({"id": name, "width": image.width, "height": image.height,
-                                       "n_bytes": len(data), "data": data})
+    def _keep(self, image: StoredImage) -> None:
+        """Take a new image: its bytes, or its path."""
+        data = image.data if image.data is not None else _read_again(image)
+        row = {"id": image.id, "width": image.width, "height": image.height, "n_bytes": len(data), "data": data, "path": None}
+        if self.images == "reference" and image.path is not None:
+            row |= {"data": None, "path": self._relative(Path(image.path).resolve())}
+        else:
+            self._bytes += len(data)
+        self._pictures.append(row)
+
+    def _relative(self, path: Path) -> str:
+        inside = self.root is not None and path.is_relative_to(self.root)
+        return path.relative_to(self.root).as_posix() if inside and self.root else path.as_posix()
+
+    def _write_rejected(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="\n") as handle:
+            handle.writelines(dumps(entry) + "\n" for entry in self.rejected())
 
     def _write_samples(self, split: str, rows: list[Row]) -> dict[str, Any]:
         path = self.folder / "samples" / f"{split}-{self._shards[split]:05d}.parquet"
@@ -213,12 +256,33 @@ class Building:
                 path.unlink()
 
     def _adopt(self, block: dict[str, Any]) -> None:
-        self.blocks.append(block)
+        self.blocks.append(_slim(block))
         self._shards.update(block["splits"])
         for entry in block["files"]:
             kind = entry["path"].split("/")[0]
             ids = pq.read_table(self.folder / entry["path"], columns=["id"]).column("id").to_pylist()
             (self._images if kind == "images" else self._ids).update(ids)
+
+
+def refuse_excess(building: Building, total: int, max_rejected: float) -> None:
+    """Stop before the store gets its name when too much was set aside; the work done is kept.
+
+    Raises:
+        InputError: More than the share `max_rejected` of the items was rejected, or all of them, or an annotation file
+            breaks off, unless everything is allowed.
+    """
+    reasons = building.reasons()
+    rejected = sum(reasons.values())
+    if rejected < total and rejected <= max_rejected * total and (max_rejected >= 1 or BROKEN_FILE not in reasons):
+        return
+    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1]))
+    first = next(entry for entry in building.rejected() if BROKEN_FILE not in reasons or entry["reason"] == BROKEN_FILE)
+    raise_it = "" if rejected == total else ", or run again with a higher --max-rejected to keep what could be read"
+    if BROKEN_FILE in reasons and rejected < total:
+        raise_it = f", or run again with --max-rejected 1 to keep the {total - rejected} that could be read"
+    todo = f"mend the source, remove {building.folder} and run again{raise_it}"
+    raise InputError(f"{rejected} of {total} items were rejected (allowed: {max_rejected:.0%}): {listed}; "
+                     f"the first: {first['key']}: {first['detail']}; {todo}")
 
 
 def refuse_foreign(out: Path, plan: dict[str, Any]) -> None:
@@ -258,6 +322,23 @@ def write_images(path: Path, rows: list[Row]) -> None:
                 group = []
         if group:
             writer.write_table(pa.Table.from_pylist(group, schema=IMAGE_SCHEMA))
+
+
+def _slim(block: dict[str, Any]) -> dict[str, Any]:
+    """A block without its rejected entries, which may be many, but for their number by reason."""
+    return block | {"rejected": dict(Counter(entry["reason"] for entry in block["rejected"]))}
+
+
+def _read_again(image: StoredImage) -> bytes:
+    """Bytes of an image that was looked at before, here or in another process."""
+    assert image.path is not None
+    try:
+        data = Path(image.path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{image.path} cannot be read any more: {error.strerror}; build again") from None
+    if content_id(data) != image.id:
+        raise InputError(f"{image.path} changed while the store was built; build again when nothing writes to it")
+    return data
 
 
 def _intact(folder: Path, entry: dict[str, Any]) -> bool:

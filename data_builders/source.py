@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from geotempo.data_builders.records import stream_records
+from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import IMAGE, Message, Sample
 from geotempo.data_builders.schema import content_id
 from geotempo.model.errors import InputError, LayoutError
@@ -68,6 +69,7 @@ class Source(ABC):
         evidence: `real` where the builder was run on original files; `documentation` where only their description was
             seen, so that it must check its assumptions and name the one that fails.
         tasks: Tasks that it can build.
+        chunk: Items that go to a worker process together.
     """
 
     name: ClassVar[str]
@@ -76,6 +78,7 @@ class Source(ABC):
     citation: ClassVar[str]
     evidence: ClassVar[Literal["real", "documentation"]]
     tasks: tuple[str, ...]
+    chunk: ClassVar[int] = 1
 
     @abstractmethod
     def check_layout(self, root: Path) -> None:
@@ -141,6 +144,8 @@ class FolderSource(Source):
 class RecordSource(Source):
     """A source that streams annotation files, whose records are never held in memory together."""
 
+    chunk = 32
+
     @abstractmethod
     def files(self, root: Path) -> list[Path]:
         """Annotation files in the order in which they are read."""
@@ -172,6 +177,8 @@ class RecordSource(Source):
 
     def read(self, root: Path, item: Item) -> Iterator[Sample]:
         """See `Source`."""
+        if isinstance(item.record, Broken):
+            raise Rejection(item.record.reason, item.record.detail)
         return self.record_samples(root, item.key, item.record)
 
 
@@ -246,25 +253,55 @@ def load_image(path: Path, **facts: Any) -> ImageRecord:
         path: The file.
         **facts: Further fields of `ImageRecord` (date, sensor, gsd, ...).
 
+    Returns:
+        The record with its content hash as id, and with the file's path, or with the bytes where they are no longer the
+        file's own.
+
     Raises:
         Rejection: Missing, truncated, of another format, or not 8-bit.
     """
+    try:
+        written = path.stat()
+    except OSError as error:
+        raise Rejection("missing image", f"{path.parent.name}/{path.name}: {error.strerror}") from None
+    stamp = (written.st_mtime_ns, written.st_size)
+    width, height, name = _look(path, *stamp)
+    if name is None:
+        data = _decoded(path, *stamp)[2]
+        return ImageRecord(id=content_id(data), width=width, height=height, data=data, **facts)
+    return ImageRecord(id=name, width=width, height=height, path=str(path), **facts)
+
+
+@lru_cache(maxsize=100_000)
+def _look(path: Path, changed: int, size: int) -> tuple[int, int, str | None]:
+    """Width, height and content hash (None where it is re-encoded) of an image file, read anew when it has changed.
+
+    Annotation files name one image in many records.
+    """
+    width, height, data, own = _decoded(path, changed, size)
+    return width, height, content_id(data) if own else None
+
+
+@lru_cache(maxsize=8)
+def _decoded(path: Path, changed: int, size: int) -> tuple[int, int, bytes, bool]:
+    """Width, height, bytes to store, and whether they are the file's own."""
     name = f"{path.parent.name}/{path.name}"
     try:
         data = path.read_bytes()
     except OSError as error:
         raise Rejection("missing image", f"{name}: {error.strerror}") from None
+    own = True
     try:
         with Image.open(io.BytesIO(data)) as picture:
             kind, mode, (width, height) = picture.format, picture.mode, picture.size
             picture.load()
             if kind in REENCODED and mode in _PNG_MODES:
-                kind, data = "PNG", _png(picture)
+                kind, data, own = "PNG", _png(picture), False
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Rejection("broken image", f"{name}: {_plain(error)}") from None
     if kind not in FORMATS or mode.startswith(("I", "F")):
         raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {', '.join((*FORMATS, *REENCODED))}")
-    return ImageRecord(id=content_id(data), width=width, height=height, data=data, **facts)
+    return width, height, data, own
 
 
 def _png(picture: Image.Image) -> bytes:

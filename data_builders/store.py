@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from geotempo import __version__
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.schema import Row, sample_from_row
+from geotempo.data_builders.schema import Row, content_id, sample_from_row
 from geotempo.data_builders.shards import FORMAT, FORMAT_VERSION, MANIFEST, Building
 from geotempo.model.errors import InputError, LayoutError
 
@@ -139,13 +139,38 @@ class Store:
         """Original bytes of an image.
 
         Raises:
-            InputError: The store has no such image.
+            InputError: The store has no such image, or refers to a file that is gone or changed.
         """
+        row = self._image_row(image_id)
+        data: bytes = row["data"] if row["data"] is not None else self._referenced(row)
+        return data
+
+    def _image_row(self, image_id: str) -> Row:
         if image_id not in self._image_where:
             raise InputError(f"{self.path} has no image {image_id}; build the store again")
         shard, group, offset = self._image_where[image_id]
-        column = self._file(shard).read_row_group(group, columns=["data"], use_threads=False).column("data")
-        data: bytes = column[offset].as_py()
+        row: Row = self._file(shard).read_row_group(group, use_threads=False).slice(offset, 1).to_pylist()[0]
+        return row if "path" in row else {**row, "path": None}
+
+    def image_path(self, image_id: str) -> Path | None:
+        """File of an image of which the store holds the path only; None where it holds the bytes.
+
+        Raises:
+            InputError: The store has no such image.
+        """
+        row = self._image_row(image_id)
+        return None if row["path"] is None else Path(self.manifest["images"]["root"] or ".") / row["path"]
+
+    def _referenced(self, row: Row) -> bytes:
+        """Bytes of an image of which the store holds the path only."""
+        path: Path = Path(self.manifest["images"]["root"] or ".") / row["path"]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path} refers to {path}, which cannot be read ({error.strerror}); put the images back or "
+                             "build the store again with --images copy") from None
+        if content_id(data) != row["id"]:
+            raise InputError(f"{self.path} refers to {path}, which has changed since; build the store again")
         return data
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,8 +252,22 @@ def write_store(samples: Iterable[Sample], out: str | Path, *, source: str = "sa
         for sample in samples:
             building.add([sample])
         building.flush()
-        manifest = make_manifest(building, plan)
-        building.finish(manifest)
+        return finish_store(building, plan)
+
+
+def finish_store(building: Building, plan: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    """Write the manifest of a `Building` whose blocks are all flushed, and give the store its name.
+
+    Args:
+        building: With all blocks flushed.
+        plan: `source`, `version` and `options` of the builder, and whatever else its bytes depend on.
+        **facts: Further entries of the manifest (licence, citation).
+
+    Returns:
+        The manifest.
+    """
+    manifest = make_manifest(building, plan, **facts)
+    building.finish(manifest)
     return manifest
 
 
@@ -238,10 +277,9 @@ def make_manifest(building: Building, plan: dict[str, Any], **facts: Any) -> dic
     Args:
         building: With all blocks flushed.
         plan: `source`, `version` and `options` of the builder.
-        **facts: Further entries (licence, citation).
+        **facts: Further entries (licence, citation), or other values than the building's own.
     """
-    rejected = [entry for block in building.blocks for entry in block["rejected"]]
-    reasons = [entry["reason"] for entry in rejected]
+    reasons = building.reasons()
     tally: dict[str, int] = {}
     for block in building.blocks:
         for name, count in block["tally"].items():
@@ -251,13 +289,18 @@ def make_manifest(building: Building, plan: dict[str, Any], **facts: Any) -> dic
             for kind in ("samples", "images")}
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION, "geotempo": __version__,
-        "builder": {"source": plan["source"], "version": plan["version"], "options": plan["options"]}, **facts,
+        "builder": {name: plan[name] for name in _BUILDER if name in plan},
         "counts": {**rows, "by_split": building.counts("split"), "by_task": building.counts("task"),
                    "by_source": building.counts("dataset")},
         "items": building.done, "tally": dict(sorted(tally.items())),
-        "rejected": {"total": len(rejected), "by_reason": {name: reasons.count(name) for name in sorted(set(reasons))}},
-        "files": files,
+        "rejected": {"total": sum(reasons.values()), "by_reason": reasons},
+        "images": {"stored": building.images, "root": str(building.root) if building.images == "reference" else None},
+        **facts, "files": files,
     }
+
+
+_BUILDER = ("source", "version", "options", "controls", "shard", "fingerprint")
+"""What the manifest repeats of a plan; the root would make stores of equal data differ."""
 
 
 def _known(what: str, asked: Collection[str], known: Collection[str], path: Path) -> None:

@@ -15,6 +15,7 @@ from geotempo.commands.demo import demo
 from geotempo.commands.eval import evaluate, score
 from geotempo.commands.import_teochat import import_teochat
 from geotempo.commands.masks_eval import masks_eval
+from geotempo.commands.merge import merge
 from geotempo.commands.predict import predict
 from geotempo.commands.show import show
 from geotempo.commands.train import train
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(predict)
 app.command()(build)
+app.command()(merge)
 app.command()(check)
 app.command()(show)
 app.command()(compose)

@@ -1,5 +1,6 @@
 """The source datasets that `geotempo build` knows. Adding one: a module with a class, and a line here."""
 
+import difflib
 from importlib import import_module
 
 from geotempo.data_builders.source import Source
@@ -24,6 +25,7 @@ SOURCES = {
     "qfabric": ("qfabric", "QFabric"),
     "nwpu-vhr10": ("nwpu_vhr10", "NwpuVhr10"),
     "oscd": ("oscd", "Oscd"),
+    "teochatlas": ("teochatlas", "Teochatlas"),
     "scenes": ("scenes", "Scenes"),
 }
 
@@ -38,8 +40,19 @@ def make_source(name: str, **options: object) -> Source:
     Raises:
         InputError: No such source.
     """
+    return source_class(name)(**options)
+
+
+def source_class(name: str) -> type[Source]:
+    """The class of a source by its name on the command line.
+
+    Raises:
+        InputError: No such source.
+    """
     if name not in SOURCES:
-        raise InputError(f"unknown source {name!r}; allowed: {', '.join(SOURCES)}")
+        near = difflib.get_close_matches(name, SOURCES, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"unknown source {name!r}; {hint}allowed: {', '.join(SOURCES)}")
     module, attribute = SOURCES[name]
-    source: Source = getattr(import_module(f"geotempo.data_builders.sources.{module}"), attribute)(**options)
-    return source
+    kind: type[Source] = getattr(import_module(f"geotempo.data_builders.sources.{module}"), attribute)
+    return kind
