@@ -1,0 +1,187 @@
+"""TEOChatlas: instructions on one to eight images in time order, from xBD, S2Looking, QFabric, fMoW and GeoChat_Instruct.
+
+```
+train/instruct.json       an array of 766 MB, streamed; 554,071 records
+eval/<name>.json          17 files, see `EVAL`; split test
+images                    unpacked from the tar files anywhere below root, train/, eval/ or a folder directly in one of these
+```
+A record has `video` (always a list of paths), `conversations`, `timestamp` (a date per image, or empty), `task`, and perhaps
+`dataset`, `polygon` (WKT in 256ths of the image), `lat_lon`, `sensor`, `metadata`. Traps: images are not always in time order
+and are sorted by their dates; without a date for each of them their order stays. Paths may begin with folders of the machine
+where they were written, which are left out until the rest is found. Boxes are percents `[x_min, y_min, x_max, y_max]` of the
+whole image, and those that rounding left without width are set aside with their record. The sentence before `<video>` is left
+out (our prompt writes dates and sensors itself) and stands in the meta. Some records of the GeoChat part have no image.
+A request for boxes that is answered by a sentence without any gets the empty list after it.
+
+Irvin et al. 2025, "TEOChat: A Large Vision-Language Assistant for Temporal Earth Observation Data", ICLR, arXiv 2410.06234.
+Licence: that of the data set that a record comes from.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from geotempo.data_builders.conversations import read_conversation
+from geotempo.data_builders.geochat_tags import in_words, split_tag
+from geotempo.data_builders.instructions import conversation_sample, image_named, in_time, locate, read_date
+from geotempo.data_builders.records import stream_records
+from geotempo.data_builders.sample import Sample
+from geotempo.data_builders.source import Draft, RecordSource, Rejection, load_image, need_folder
+from geotempo.data_builders.teochat_records import GROUNDING_TASKS, ORIGINS, origin_of, outlines, place_of, task_of
+from geotempo.data_builders.text_regions import GEOCHAT, TEOCHAT, as_list
+from geotempo.model.errors import InputError, LayoutError
+
+TRAIN = "train/instruct.json"
+EVAL = tuple(f"eval/{name}.json" for name in (
+    "ABCD", "AID", "CDVQA", "HRBEN", "LRBEN", "UCMerced", "QFabric_RQA2", "QFabric_RQA5_RTQA5", "QFabric_TRE_RTQA",
+    "S2Looking_Change_Detection", "S2Looking_RQA", "S2Looking_SRE_QA", "fMoW_High_Res", "fMoW_Low_Res",
+    "xBD_Change_Detection_Localization", "xBD_Change_Detection_Classification", "xBD_SRE_QA_RQA"))
+NAMES = (TRAIN, *EVAL)
+EXPECTED = f"{TRAIN} or eval/*.json, and the unpacked images"
+LOOKED_AT = 8
+
+
+class Teochatlas(RecordSource):
+    """All records of TEOChatlas as conversations.
+
+    Args:
+        files: Which annotation files, `train/instruct.json` or just `instruct`; empty takes those that are there. A list, or text
+            with commas.
+        images: Folder of the images where it is not below the root.
+    """
+
+    name = "teochatlas"
+    version = 1
+    licence = "unknown; TEOChatlas, each sample carries the terms of its origin (xBD, S2Looking, QFabric, fMoW, GeoChat and others)"
+    citation = "Irvin et al. 2025, TEOChat, ICLR, arXiv 2410.06234"
+    evidence = "documentation"
+    tasks = ("caption", "vqa", "change_vqa", "region_vqa", "region_caption", "change_grounding", "damage", "temporal_referring",
+             "temporal_classification", "classification")
+
+    def __init__(self, files: str | tuple[str, ...] = (), images: str = "") -> None:
+        self.names = tuple(map(_full_name, files.split(",") if isinstance(files, str) else files)) if files else ()
+        self.images = images
+        self._places: dict[Path, list[Path]] = {}
+
+    def files(self, root: Path) -> list[Path]:
+        """See `RecordSource`."""
+        return [root / name for name in NAMES if (name in self.names if self.names else (root / name).is_file())]
+
+    def check_layout(self, root: Path) -> None:
+        """See `Source`; the first records of each file are looked at."""
+        need_folder(root, self.name, EXPECTED)
+        if not self.files(root):
+            raise LayoutError(f"{root} has no {TRAIN} and no eval/*.json; {self.name} expects {EXPECTED}")
+        if self.images and not Path(self.images).is_dir():
+            raise LayoutError(f"images={self.images} is no folder; give the one that holds the unpacked images")
+        for path in self.files(root):
+            if not path.is_file():
+                raise LayoutError(f"{path} is not there; {self.name} expects {EXPECTED}")
+            for number, record in enumerate(islice(stream_records(path), LOOKED_AT)):
+                wrong = _wrong(record)
+                if wrong:
+                    raise LayoutError(f"{path}, record {number}: {wrong}; this is not the TEOChatlas that {self.name} knows")
+
+    def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
+        """The conversation of one record."""
+        wrong = _wrong(record)
+        if wrong:
+            raise Rejection("broken record", wrong)
+        file, _, number = key.rpartition(":")
+        names = record.get("video") or []
+        if not names:
+            raise Rejection("no image", "video is empty or missing: a question without an image")
+        origin = origin_of(record, file)
+        task = task_of(record, origin, len(names))
+        dates = _dates(record, len(names))
+        order, numbers = in_time(dates)
+        sensors = _sensors(record, len(names))
+        images = tuple(load_image(locate(names[index], self.places(root)), date=dates[index], sensor=sensors[index])
+                       for index in order)
+        turns, tag = _turns(record["conversations"])
+        conversation = read_conversation(turns, len(images), numbers)
+        on = image_named(conversation.messages[-2].text, len(images))
+        extra, unusable = outlines(record.get("polygon"), images[on - 1], on)
+        facts = {"tag": tag, "polygons_unusable": dict(unusable), "lat_lon": record.get("lat_lon"),
+                 "metadata": record.get("metadata"), "question_type": record.get("task")}
+        draft = Draft(self.name, "train" if file == TRAIN else "test", f"{Path(file).stem}:{number}", images, ORIGINS[origin],
+                      {"origin": origin, **place_of(origin, [names[index] for index in order]),
+                       "record": {"file": file, "number": int(number)}})
+        grounding = str(record.get("task") or "").strip().lower() in GROUNDING_TASKS
+        yield conversation_sample(draft, task, conversation, (TEOCHAT, GEOCHAT), extra=extra,
+                                  begin=lambda question: in_words(question, tag, draft.id(task)),
+                                  finish=as_list if grounding else str,
+                                  **{name: fact for name, fact in facts.items() if fact})
+
+    def places(self, root: Path) -> list[Path]:
+        """Folders that images are looked for below, looked up once."""
+        if root not in self._places:
+            tops = [Path(self.images)] if self.images else [root, root / "train", root / "eval", root / "images"]
+            below = [folder for top in tops if top.is_dir() for folder in sorted(top.iterdir()) if folder.is_dir()]
+            self._places[root] = list(dict.fromkeys([*(top for top in tops if top.is_dir()), *below]))
+        return self._places[root]
+
+    def tally(self, samples: Sequence[Sample]) -> Counter[str]:
+        """Records per origin, outlines kept and unusable."""
+        found: Counter[str] = Counter()
+        for sample in samples:
+            found[f"records/{sample.meta['origin']}"] += 1
+            found["outlines"] += len(sample.meta.get("polygons", ()))
+            for reason, count in sample.meta.get("polygons_unusable", {}).items():
+                found[f"unusable outlines/{reason}"] += count
+        return found
+
+
+def _full_name(name: str) -> str:
+    """An annotation file by its whole name or its stem.
+
+    Raises:
+        InputError: There is no such file in TEOChatlas.
+    """
+    for known in NAMES:
+        if name.strip() in (known, Path(known).name, Path(known).stem):
+            return known
+    raise InputError(f"teochatlas has no file {name.strip()!r}; allowed: {', '.join(Path(known).stem for known in NAMES)}")
+
+
+def _wrong(record: Any) -> str:
+    """Which assumption about a record fails; empty where none does."""
+    if not isinstance(record, Mapping):
+        return f"a record is {type(record).__name__}, no object"
+    video = record.get("video")
+    if video is not None and not (isinstance(video, list) and all(isinstance(name, str) for name in video)):
+        return f"video is {str(video)[:60]!r}; expected a list of paths"
+    if not isinstance(record.get("conversations"), list):
+        return "conversations is missing or no list"
+    return ""
+
+
+def _dates(record: Mapping[str, Any], count: int) -> list[Any]:
+    """A date or None for each image.
+
+    Raises:
+        Rejection: Their number is another one than that of the images, or one is no date.
+    """
+    given = record.get("timestamp") or []
+    given = [given] if isinstance(given, str) else given
+    if given and len(given) != count:
+        raise Rejection("dates and images differ", f"{len(given)} timestamps for {count} images")
+    return [read_date(text) for text in given] or [None] * count
+
+
+def _sensors(record: Mapping[str, Any], count: int) -> list[str | None]:
+    """A sensor or None for each image; a single one holds for all."""
+    given = record.get("sensor") or []
+    given = [given] * count if isinstance(given, str) else list(given)
+    return [str(name) if name else None for name in given] if len(given) == count else [None] * count
+
+
+def _turns(turns: list[Any]) -> tuple[list[Any], str]:
+    """The turns with the tag of GeoChat taken off the first question, and the tag."""
+    first = turns[0] if turns else None
+    if not (isinstance(first, Mapping) and isinstance(first.get("value"), str)):
+        return turns, ""
+    text, tag = split_tag(first["value"])
+    return [{**first, "value": text}, *turns[1:]], tag
