@@ -10,6 +10,7 @@ Copies rename the folders as the loaders of BIT and ChangeFormer (`A`, `B`, `lab
 those names are always understood.
 """
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from geotempo.data_builders.source import (
     same_size,
 )
 from geotempo.data_builders.tiling import Window, check_tile, cut, windows
-from geotempo.model.errors import LayoutError
+from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.geometry import BoolArray
 
 Folders = tuple[str, str, str]
@@ -85,13 +86,17 @@ class ChangeMasks(FolderSource):
     Args:
         tile: Longest side of a sample's images in pixels; larger pairs are cut into tiles of about equal size. 0 keeps
             them whole, with their own bytes.
+        unchanged: Share of the pairs (or tiles) without any change that are kept, 0 to 1, chosen by their id. Cut scenes hold
+            mostly such; the summary's pairs and changed pairs tell which share balances them.
     """
 
     layout: ClassVar[PairLayout]
     tasks = ("change_vqa", "change_grounding", "referring_segmentation", "change_segmentation", "counting")
 
-    def __init__(self, tile: int = 0) -> None:
-        self.tile = check_tile(tile)
+    def __init__(self, tile: int = 0, unchanged: float = 1.0) -> None:
+        if not 0 <= unchanged <= 1:
+            raise InputError(f"unchanged is {unchanged}; give the share of unchanged pairs to keep, 0 to 1")
+        self.tile, self.unchanged = check_tile(tile), unchanged
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
@@ -127,7 +132,8 @@ class ChangeMasks(FolderSource):
         for name, window in windows(changed.shape[0], changed.shape[1], self.tile):
             images = tuple(cut(replace(image, gsd=size), window) for image in pair)
             draft = Draft(self.name, split, stem + name, images, self.licence, self.facts(root, stem, window))
-            yield from self.tile_samples(draft, changed[window], parent, stem)
+            if changed[window].any() or random.Random(draft.id("unchanged")).random() < self.unchanged:
+                yield from self.tile_samples(draft, changed[window], parent, stem)
 
     def tile_samples(self, draft: Draft, changed: BoolArray, parent: Path, stem: str) -> Iterator[Sample]:
         """Samples of one tile.

@@ -109,6 +109,17 @@ def test_tiles_hold_every_pixel_and_kind_once(tmp_path):
     assert np.array_equal(np.asarray(by_tag(store, "s2looking/train/1-1-0")["change_vqa:buildings"].images[1].rgb()), pixels[16:, :16])
 
 
+def test_unchanged_pairs_can_be_thinned_and_changed_ones_stay(tmp_path):
+    for number in range(40):
+        made.write_pair(tmp_path / "in" / "train", ("time1", "time2", "label"), f"{number}", seed=number,
+                        changed=made.truth(() if number % 4 else made.BOXES))
+    tallies = [built("clcd", tmp_path / "in", tmp_path / str(share), options={"unchanged": share})[1]["tally"] for share in (0.0, 0.5, 1.0)]
+    assert [tally["changed pairs/train"] for tally in tallies] == [10, 10, 10]
+    assert tallies[0]["pairs/train"] == 10 and 15 < tallies[1]["pairs/train"] < 35 and tallies[2]["pairs/train"] == 40
+    with pytest.raises(InputError, match="unchanged is 2"):
+        make_source("clcd", unchanged=2)
+
+
 def test_whole_pairs_keep_their_bytes(tmp_path):
     root = made.levir_cd_plus(tmp_path / "in")
     store, _ = built("levir-cd-plus", root, tmp_path / "out")
