@@ -35,7 +35,7 @@ from geotempo.data_builders.source import (
     need_folder,
     same_size,
 )
-from geotempo.data_builders.tiling import Window, check_tile, cut, windows
+from geotempo.data_builders.tiling import Tiles, Window, check_tile
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.geometry import BoolArray
 
@@ -129,10 +129,10 @@ class ChangeMasks(FolderSource):
         changed = self.changed(find_label(label, stem))
         same_size(pair[0], changed.shape, f"{label.name}/{stem}")
         size = (self.layout.gsd, self.layout.gsd) if self.layout.gsd else None
-        for name, window in windows(changed.shape[0], changed.shape[1], self.tile):
-            images = tuple(cut(replace(image, gsd=size), window) for image in pair)
-            draft = Draft(self.name, split, stem + name, images, self.licence, self.facts(root, stem, window))
-            if changed[window].any() or random.Random(draft.id("unchanged")).random() < self.unchanged:
+        tiles = Tiles([replace(image, gsd=size) for image in pair], self.tile)
+        for name, window in tiles:
+            if changed[window].any() or random.Random(f"{self.name}/{key}{name}").random() < self.unchanged:
+                draft = Draft(self.name, split, stem + name, tiles.at(window), self.licence, self.facts(root, stem, window))
                 yield from self.tile_samples(draft, changed[window], parent, stem)
 
     def tile_samples(self, draft: Draft, changed: BoolArray, parent: Path, stem: str) -> Iterator[Sample]:

@@ -1,8 +1,9 @@
 """Large images in tiles: the windows, and pixels as an image of their own."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,19 +60,51 @@ def as_record(pixels: npt.NDArray[np.uint8], **facts: Any) -> ImageRecord:
     return ImageRecord(content_id(data), pixels.shape[1], pixels.shape[0], data=data, **facts)
 
 
+class Tiles:
+    """Images of equal size in tiles; each image is decoded once, and not at all where one tile is enough.
+
+    Args:
+        images: Of one item.
+        side: Longest side of a tile; 0 for one tile.
+    """
+
+    def __init__(self, images: Sequence[ImageRecord], side: int) -> None:
+        self._images, self._side = tuple(images), side
+
+    def __iter__(self) -> Iterator[tuple[str, Window]]:
+        """See `windows`."""
+        return windows(self._images[0].height, self._images[0].width, self._side)
+
+    def at(self, window: Window) -> tuple[ImageRecord, ...]:
+        """The images' parts in a window."""
+        if _whole(self._images[0], window):
+            return self._images
+        return tuple(_part(image, pixels, window) for image, pixels in zip(self._images, self._pixels, strict=True))
+
+    @cached_property
+    def _pixels(self) -> list[npt.NDArray[np.uint8]]:
+        return [np.asarray(image.rgb()) for image in self._images]
+
+
 def cut(image: ImageRecord, window: Window) -> ImageRecord:
     """A window of an image; the image itself, with its own bytes, where the window is all of it.
 
     Date, sensor and sampling distance stay; the transform moves to the window's corner.
     """
+    return image if _whole(image, window) else _part(image, np.asarray(image.rgb()), window)
+
+
+def _whole(image: ImageRecord, window: Window) -> bool:
     rows, columns = window
-    if (rows.start, columns.start, rows.stop, columns.stop) == (0, 0, image.height, image.width):
-        return image
-    part = as_record(np.asarray(image.rgb())[window])
-    transform = image.transform
+    return (rows.start, columns.start, rows.stop, columns.stop) == (0, 0, image.height, image.width)
+
+
+def _part(image: ImageRecord, pixels: npt.NDArray[np.uint8], window: Window) -> ImageRecord:
+    """A window of an image whose pixels are decoded."""
+    part, transform = as_record(pixels[window]), image.transform
     if transform is not None:
         a, b, c, d, e, f = transform
-        x, y = columns.start, rows.start
+        x, y = window[1].start, window[0].start
         transform = (a, b, a * x + b * y + c, d, e, d * x + e * y + f)
     return replace(image, id=part.id, width=part.width, height=part.height, data=part.data, path=None, transform=transform,
                    valid=None)

@@ -31,7 +31,7 @@ from geotempo.data_builders.label_states import state_tasks
 from geotempo.data_builders.label_tasks import PER_CLASS, unnamed
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, FolderSource, Rejection, load_json, need_folder
-from geotempo.data_builders.tiling import Window, check_tile, cut, windows
+from geotempo.data_builders.tiling import Tiles, Window, check_tile
 from geotempo.data_builders.wordings import ask
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.geo import Georeference
@@ -114,11 +114,12 @@ class QFabric(FolderSource):
         aside: Counter[str] = Counter()
         sites = list(self._sites(folder, images[-1], aside))
         meta = {"scene": location, "event": city(location), "set_aside": dict(sorted(aside.items()))}
-        for name, window in windows(images[0].height, images[0].width, self.tile):
+        tiles = Tiles(images, self.tile)
+        for name, window in tiles:
             inside = [(site, shape) for site in sites if (shape := _inside(site.shape, window)) is not None]
             if inside:
-                tiles = tuple(cut(image, window) for image in images)
-                yield from _tile_samples(Draft(self.name, split, location + name, tiles, self.licence, meta), inside)
+                draft = Draft(self.name, split, location + name, tiles.at(window), self.licence, meta)
+                yield from _tile_samples(draft, inside)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Locations and sites that are asked about per split, and what was set aside."""

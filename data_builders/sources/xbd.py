@@ -37,7 +37,7 @@ from geotempo.data_builders.source import (
     need_folder,
     same_size,
 )
-from geotempo.data_builders.tiling import Window, check_tile, cut, windows
+from geotempo.data_builders.tiling import Tiles, Window, check_tile
 from geotempo.data_builders.wordings import ask
 from geotempo.data_builders.xbd_labels import Building, image_facts, in_window, read_features, read_targets
 from geotempo.model.errors import InputError, LayoutError
@@ -95,8 +95,9 @@ class Xbd(FolderSource):
         event, split = self.event(stem), self.split_of(folder, stem)
         meta = {"disaster": pair.metadata.get("disaster") or event, "event": event, "scene": stem}
         aside = dict(sorted(pair.aside.items()))
-        for number, (name, window) in enumerate(windows(pair.images[0].height, pair.images[0].width, self.tile)):
-            images = tuple(cut(image, window) for image in pair.images)
+        tiles = Tiles(pair.images, self.tile)
+        for number, (name, window) in enumerate(tiles):
+            images = tiles.at(window)
             # Counted once, with the first tile.
             facts = {**meta, **footprint(images[1]), "set_aside": {} if number else aside}
             yield from self._tile(Draft(self.name, split, stem + name, images, self.licence, facts), pair, window)

@@ -180,9 +180,3 @@ def test_real_lists_of_bright(shared, tmp_path):
     found = {split: sum(key.startswith(f"{split}/") for key in keys) for split in ("train", "val", "test")}
     assert found == {"train": 2918, "val": 450, "test": 878}
 
-
-def test_damage_stores_are_the_same_with_two_workers(tmp_path, digest):
-    root = made.bright(tmp_path / "in")
-    for workers in (1, 2):
-        build_store("bright", root, tmp_path / str(workers), workers=workers, progress=False, max_rejected=0.5)
-    assert digest(tmp_path / "1") == digest(tmp_path / "2")

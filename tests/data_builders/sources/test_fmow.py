@@ -114,9 +114,3 @@ def test_other_layouts_and_options_are_refused(tmp_path):
         with pytest.raises(InputError, match="fmow needs"):
             make_source("fmow", **options)
 
-
-def test_one_and_two_workers_give_the_same_bytes(tmp_path, digest):
-    root = made.fmow(tmp_path / "in")
-    for workers in (1, 2):
-        build_store("fmow", root, tmp_path / str(workers), workers=workers, progress=False)
-    assert digest(tmp_path / "1") == digest(tmp_path / "2")
