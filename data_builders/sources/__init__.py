@@ -19,7 +19,7 @@ SOURCES = {
     "cdd": ("change_masks", "Cdd"),
     "second": ("second", "Second"),
     "xbd": ("xbd", "Xbd"),
-    "ida-bd": ("xbd", "IdaBd"),
+    "ida-bd": ("ida_bd", "IdaBd"),
     "bright": ("bright", "Bright"),
     "fmow": ("fmow", "Fmow"),
     "qfabric": ("qfabric", "QFabric"),

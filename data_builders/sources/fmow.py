@@ -18,17 +18,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
-import shapely
-
+from geotempo.data_builders.fmow_labels import around, bounding_boxes, image_facts, location_bounds, pixel_box
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, FolderSource, Rejection, load_image, load_json, need_folder
-from geotempo.data_builders.tiling import cut
 from geotempo.data_builders.wordings import ask
-from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.geometry import Box
 from geotempo.model.records import ImageRecord, Region
@@ -85,7 +81,7 @@ class Fmow(FolderSource):
             raise LayoutError(f"{root} has no folder of a place; {self.name} expects {EXPECTED}")
         path = _jsons(root / first)[0]
         try:
-            _boxes(load_json(path), path.name)
+            bounding_boxes(load_json(path), path.name)
         except Rejection as error:
             raise LayoutError(f"{path} is not as {self.name} expects: {error.detail}") from None
 
@@ -148,15 +144,15 @@ class Fmow(FolderSource):
 
     def _view(self, path: Path, record: dict[str, Any], category: str) -> View:
         """One image with the box of the folder's category."""
-        boxes = [entry for entry in _boxes(record, path.name) if entry["category"] == category]
+        boxes = [entry for entry in bounding_boxes(record, path.name) if entry["category"] == category]
         if not boxes:
             raise Rejection("broken annotation", f"{path.name} has no box of {category}")
         facts = {name: record[name] for name in ("cloud_cover", "country_code") if record.get(name) is not None}
-        image = load_image(path.with_suffix(".jpg"), **_image_facts(record, path.name))
-        box = _box(boxes[0]["box"], image, path.name)
-        place = _footprint(boxes[0].get("raw_location"))
+        image = load_image(path.with_suffix(".jpg"), **image_facts(record, path.name))
+        box = pixel_box(boxes[0]["box"], image, path.name)
+        place = location_bounds(boxes[0].get("raw_location"))
         if self.margin is not None:
-            image, box = _around(image, box, self.margin)
+            image, box = around(image, box, self.margin)
         return View(image, box, {**facts, **({"footprint": place} if place else {})})
 
 
@@ -180,8 +176,8 @@ def _in_time_order(paths: Sequence[Path], aside: Counter[str]) -> list[tuple[Pat
     for path in paths:
         try:
             record = load_json(path)
-            _boxes(record, path.name)
-            found.append((_image_facts(record, path.name)["date"].sort_key, path, record))
+            bounding_boxes(record, path.name)
+            found.append((image_facts(record, path.name)["date"].sort_key, path, record))
         except Rejection as error:
             aside[error.reason] += 1
     return [(path, record) for _, path, record in sorted(found, key=lambda entry: entry[:2])]
@@ -200,73 +196,3 @@ def _jsons(folder: Path) -> list[Path]:
 def _categories(root: Path) -> list[str]:
     """All categories that any split has."""
     return sorted({path.name for split in SPLITS if (root / split).is_dir() for path in (root / split).iterdir() if path.is_dir()})
-
-
-def _boxes(record: Any, name: str) -> list[dict[str, Any]]:
-    """`bounding_boxes` of an image's JSON, checked.
-
-    Raises:
-        Rejection: Which assumption fails.
-    """
-    boxes = record.get("bounding_boxes") if isinstance(record, dict) else None
-    if not isinstance(boxes, list) or not boxes:
-        raise Rejection("broken annotation", f"{name} has no list bounding_boxes")
-    for box in boxes:
-        if not isinstance(box, dict) or not isinstance(box.get("category"), str) or not _four(box.get("box")):
-            raise Rejection("broken annotation", f"{name}: a bounding box has no category or no box of four numbers "
-                                                 "[x, y, width, height]")
-    return boxes
-
-
-def _four(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(isinstance(number, int | float) for number in value)
-
-
-def _image_facts(record: dict[str, Any], name: str) -> dict[str, Any]:
-    """Date, sensor and sampling distance as fields of `ImageRecord`.
-
-    Raises:
-        Rejection: There is no date, without which there is no order.
-    """
-    try:
-        facts: dict[str, Any] = {"date": AcquisitionDate(str(record["timestamp"]))}
-    except (KeyError, InputError) as error:
-        raise Rejection("broken annotation", f"{name} has no readable timestamp ({error})") from None
-    gsd = record.get("gsd")
-    if isinstance(gsd, int | float) and gsd > 0:
-        facts["gsd"] = (float(gsd), float(gsd))
-    if record.get("sensor_platform_name"):
-        facts["sensor"] = str(record["sensor_platform_name"])
-    return facts
-
-
-def _box(values: Sequence[float], image: ImageRecord, name: str) -> Box:
-    """[left, top, width, height] clipped to the image.
-
-    Raises:
-        Rejection: Nothing of it lies on the image.
-    """
-    left, top, width, height = values
-    edges = max(0.0, float(left)), max(0.0, float(top)), min(left + width, image.width), min(top + height, image.height)
-    if edges[0] >= edges[2] or edges[1] >= edges[3]:
-        raise Rejection("impossible box", f"{name}: [x, y, width, height] = {list(values)} on an image of {image.width} x "
-                                          f"{image.height}")
-    return Box(edges[0], edges[1], float(edges[2]), float(edges[3]))
-
-
-def _around(image: ImageRecord, box: Box, margin: float) -> tuple[ImageRecord, Box]:
-    """The part of an image around a box, and the box on it."""
-    pad = margin * max(box.x2 - box.x1, box.y2 - box.y1)
-    left, top = max(0, int(box.x1 - pad)), max(0, int(box.y1 - pad))
-    right, bottom = min(image.width, ceil(box.x2 + pad)), min(image.height, ceil(box.y2 + pad))
-    part = cut(image, (slice(top, bottom), slice(left, right)))
-    return part, Box(box.x1 - left, box.y1 - top, box.x2 - left, box.y2 - top)
-
-
-def _footprint(location: Any) -> list[float] | None:
-    """Bounds of a WKT polygon in degrees; None where it is none."""
-    try:
-        shape = shapely.from_wkt(location)
-    except (shapely.errors.ShapelyError, TypeError):
-        return None
-    return None if shape is None or shape.is_empty else [float(value) for value in shape.bounds]

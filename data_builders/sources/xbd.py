@@ -1,4 +1,4 @@
-"""xBD (xView2): buildings before and after a disaster, with damage per building; and Ida-BD, which looks like it.
+"""xBD (xView2): buildings before and after a disaster, with damage per building.
 
 ```
 [{train,tier1,tier3,test,hold} or <disaster>/]
@@ -11,7 +11,6 @@ the earlier image. Masks of the earlier image are not read (0/1 officially, 0/25
 every official split, so a model that is to be judged on new disasters needs `held_out`.
 
 Gupta et al. 2019, "xBD: A Dataset for Assessing Building Damage from Satellite Imagery", arXiv:1911.09296.
-Kaur et al. 2022, Ida-BD, DesignSafe-CI: hurricane Ida 2021, tiles `AOI<n>-tile_<row>-<column>` of 1024 pixels at 0.5 m.
 """
 
 from collections import Counter
@@ -40,7 +39,7 @@ from geotempo.data_builders.source import (
 from geotempo.data_builders.tiling import Tiles, Window, check_tile
 from geotempo.data_builders.wordings import ask
 from geotempo.data_builders.xbd_labels import Building, image_facts, in_window, read_features, read_targets
-from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.errors import LayoutError
 from geotempo.model.records import ImageRecord
 
 PRE, POST = "_pre_disaster", "_post_disaster"
@@ -202,33 +201,3 @@ def _target(folder: Path, stem: str) -> Path:
         if path.is_file():
             return path
     raise Rejection("missing mask", f"neither labels/{stem}.json nor targets/{stem}_target.png")
-
-
-class IdaBd(Xbd):
-    """Ida-BD: damage of one hurricane, from masks.
-
-    Args:
-        split: Where all of it goes: neighbouring tiles of one event must not be parted.
-        tile: As in `Xbd`.
-    """
-
-    name = "ida-bd"
-    version = 1
-    licence = "unknown; Ida-BD, imagery WorldView"
-    citation = "Kaur et al. 2022, Ida-BD, DesignSafe-CI"
-    evidence = "documentation"
-    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
-
-    def __init__(self, split: str = "train", tile: int = 0) -> None:
-        super().__init__(tile=tile)
-        if split not in SPLITS.values():
-            raise InputError(f"split is {split!r}; allowed: train, val, test")
-        self.split = split
-
-    def event(self, stem: str) -> str:
-        """There is one."""
-        return "hurricane-ida"
-
-    def split_of(self, folder: str, stem: str) -> str:
-        """That of the option, since there is no official one."""
-        return self.split
