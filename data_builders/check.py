@@ -115,7 +115,11 @@ def _check_images(store: Store, report: Report, progress: bool) -> dict[str, tup
     sizes = {}
     for name in tqdm(store.image_ids, unit="image", disable=not progress):
         report.images += 1
-        data = store.image_bytes(name)
+        try:
+            data = store.image_bytes(name)
+        except InputError as error:
+            report.faults.append(f"image {name}: {error}")
+            continue
         if content_id(data) != name:
             report.faults.append(f"image {name} has other bytes than its id says")
         try:
