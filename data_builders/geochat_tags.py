@@ -6,44 +6,52 @@ took over, has such bare forms).
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geotempo.data_builders.instructions import task_by_form
+from geotempo.data_builders.sample import Message
 from geotempo.data_builders.wordings import ask
 
 TAGS = {"refer": "change_grounding", "identify": "region_caption", "grounding": "caption", "caption": "caption", "vqa": "vqa"}
 """Our task by tag."""
+ASKING = ("human", "user")
 _TAG = re.compile(r"^((?:\s|<image>|<video>)*)\[(refer|identify|grounding|caption|vqa)\]\s*", re.IGNORECASE)
-_BOX = re.compile(r"\{\s*<[\d.]+>|\[\d+, ?\d+, ?\d+, ?\d+\]|<regions?:")
-_DESCRIBES = re.compile(r"\b(?:describe|caption|depict|summari[sz]e|description)\b", re.IGNORECASE)
-_CLASSIFIES = re.compile(r"\bclassif|\b(?:which|what) (?:scene |land )?(?:class|category|scene)\b|\bfollowing (?:classes|scenes|categories)",
-                         re.IGNORECASE)
 _ASKS = re.compile(r"\?|\b(?:where|what|which|locat\w+|find|give|tell|show|box(?:es)?|identify|describe|detect)\b", re.IGNORECASE)
 
 
-def split_tag(text: str) -> tuple[str, str]:
-    """A question without its tag.
+def untagged(turns: Any) -> tuple[Any, list[str]]:
+    """Turns without the tags of their questions; image tags in front stay.
+
+    Args:
+        turns: `{"from", "value"}` or `{"role", "content"}`, as `read_conversation` takes them; anything else stays as it is.
 
     Returns:
-        (text, tag in small letters without brackets, empty where there is none); image tags in front stay.
+        (turns, the tag of every question in small letters without brackets, empty where it has none).
     """
-    match = _TAG.match(text)
-    return (match[1] + text[match.end():], match[2].lower()) if match else (text, "")
+    if not isinstance(turns, list):
+        return turns, []
+    done: list[Any] = []
+    tags: list[str] = []
+    for turn in turns:
+        asks = isinstance(turn, Mapping) and str(turn.get("from", turn.get("role"))).lower() in ASKING
+        key = next((key for key in ("value", "content") if asks and isinstance(turn.get(key), str)), None)
+        match = _TAG.match(turn[key]) if key else None
+        done.append({**turn, key: match[1] + turn[key][match.end():]} if match else turn)
+        if asks:
+            tags.append(match[2].lower() if match else "")
+    return done, tags
 
 
-def geochat_task(turns: Any) -> str:
-    """Our task of a conversation: that of its tag, else what its first question and answer look like."""
-    texts = [str(turn.get("value", turn.get("content", ""))) for turn in turns or () if isinstance(turn, dict)]
-    question, answer = (*texts, "", "")[:2]
-    text, tag = split_tag(question)
-    if tag:
-        return TAGS[tag]
-    if _BOX.search(answer):
-        return "caption" if _DESCRIBES.search(text) else "change_grounding"
-    if _BOX.search(text):
-        return "region_caption" if _DESCRIBES.search(text) else "region_vqa"
-    if _DESCRIBES.search(text):
-        return "caption"
-    return "classification" if _CLASSIFIES.search(text) else "vqa"
+def geochat_task(messages: Sequence[Message], tags: Sequence[str]) -> str:
+    """Our task of a conversation about one image: that of its last question's tag, else what question and answer look like.
+
+    Args:
+        messages: Raw, or with placeholders; a question and an answer at the end.
+        tags: From `untagged`.
+    """
+    question, answer = messages[-2:]
+    return TAGS[tags[-1]] if tags and tags[-1] else task_by_form(question.text, answer.text, 1)
 
 
 def in_words(question: str, tag: str, sample_id: str) -> str:
@@ -51,7 +59,7 @@ def in_words(question: str, tag: str, sample_id: str) -> str:
 
     Args:
         question: Without tag, placeholders in place.
-        tag: From `split_tag`.
+        tag: Its tag, from `untagged`.
         sample_id: Chooses the wording.
     """
     bare = question.strip().rstrip(".")

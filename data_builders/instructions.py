@@ -1,5 +1,6 @@
 """What the sources of instruction sets share: finding images, time order, conversations as samples."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,6 +18,11 @@ from geotempo.model.records import Region
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _NAMED = re.compile(rf"\b(?:(?:image|picture|frame)s? #?(\d{{1,3}})|({'|'.join(_ORDINALS)}|last|latest|later|earlier) "
                     r"(?:satellite )?(?:image|picture|frame|acquisition))\b", re.IGNORECASE)
+
+_BOX = re.compile(r"\{\s*<[\d.]+>|\[\s*\d[\d.]*(?:\s*,\s*\d[\d.]*){3}\s*\]|<regions?:")
+_DESCRIBES = re.compile(r"\b(?:describ\w*|caption|depict|summari[sz]e|description)\b", re.IGNORECASE)
+_CLASSIFIES = re.compile(r"\bclassif|\b(?:which|what) (?:\w+ )?(?:class|category|scene)\b|\bfollowing (?:classes|scenes|categories)",
+                         re.IGNORECASE)
 
 
 def locate(name: Any, places: Sequence[Path]) -> Path:
@@ -39,11 +45,17 @@ def locate(name: Any, places: Sequence[Path]) -> Path:
     if ".." in parts:
         raise Rejection("missing image", f"{name} leads out of its folder")
     for start in range(max(1, len(parts) - 1)):
-        rest = Path(*parts[start:])
+        rest = "/".join(parts[start:])
         for place in places:
-            if (place / rest).is_file():
+            if os.path.isfile(f"{place}/{rest}"):  # tried millions of times; Path.is_file takes three times as long
                 return place / rest
     raise Rejection("missing image", f"{name} is below none of {', '.join(place.name or str(place) for place in places)}")
+
+
+def folders(tops: Sequence[Path]) -> list[Path]:
+    """Places to look for images below: folders that are there, and the folders directly in them, for `locate`."""
+    there = [top for top in tops if top.is_dir()]
+    return list(dict.fromkeys([*there, *(folder for top in there for folder in sorted(top.iterdir()) if folder.is_dir())]))
 
 
 def read_date(text: Any) -> AcquisitionDate | None:
@@ -92,17 +104,37 @@ def image_named(question: str, count: int) -> int:
     match = _NAMED.search(question)
     if match is None:
         return count
-    word = (match[2] or "").lower()
-    number = int(match[1]) if match[1] else {"earlier": 1, "last": count, "latest": count, "later": count}.get(word, 0)
-    number = number or _ORDINALS.index(word) + 1
+    words = {**{word: place for place, word in enumerate(_ORDINALS, 1)}, "earlier": 1, "later": count, "last": count, "latest": count}
+    number = int(match[1]) if match[1] else words[match[2].lower()]
     if not 1 <= number <= count:
         raise Rejection("no such image", f"the question names {match[0]!r} and the record has {count} images")
     return number
 
 
+def task_by_form(question: str, answer: str, images: int) -> str:
+    """Our task of a question and its answer where nothing else tells it.
+
+    Args:
+        question: Raw, or with placeholders.
+        answer: Likewise.
+        images: How many there are.
+    """
+    several = images > 1
+    describes = _DESCRIBES.search(question) is not None
+    if _BOX.search(answer):
+        return "caption" if describes and not several else "change_grounding"
+    if _BOX.search(question):
+        return "region_caption" if describes and not several else "region_vqa"
+    if describes:
+        return "change_caption" if several else "caption"
+    if _CLASSIFIES.search(question):
+        return "temporal_classification" if several else "classification"
+    return "change_vqa" if several else "vqa"
+
+
 def conversation_sample(draft: Draft, task: str, conversation: Conversation, codecs: Sequence[Codec], *,
                         number: Callable[[str], int] | None = None, extra: Iterable[Region] = (),
-                        begin: Callable[[str], str] = str, finish: Callable[[str], str] = str, **meta: Any) -> Sample:
+                        begin: Callable[[int, str], str] | None = None, finish: Callable[[str], str] = str, **meta: Any) -> Sample:
     """A conversation as one sample.
 
     Args:
@@ -112,7 +144,7 @@ def conversation_sample(draft: Draft, task: str, conversation: Conversation, cod
         codecs: How its texts write geometry.
         number: From a question to the image that its boxes lie on; `image_named` where left out.
         extra: Regions that no text names; their indices stand in the meta as `polygons`.
-        begin: What is still done to the first question, placeholders in place.
+        begin: What is still done to a question, of which it is given the number from 0 and the text with placeholders.
         finish: What is still done to the last answer.
         **meta: Further facts.
 
@@ -122,8 +154,9 @@ def conversation_sample(draft: Draft, task: str, conversation: Conversation, cod
     count = len(draft.images)
     messages, regions, left_out = extract_turns(conversation.messages, codecs, draft.images,
                                                 number or (lambda question: image_named(question, count)))
-    first, *turns, last = messages
-    turns = [replace(first, text=begin(first.text)), *turns, replace(last, text=finish(last.text))]
+    turns = [*messages[:-1], replace(messages[-1], text=finish(messages[-1].text))]
+    if begin is not None:
+        turns[::2] = [replace(turn, text=begin(place, turn.text)) for place, turn in enumerate(turns[::2])]
     outlines = tuple(extra)
     facts = {"system": conversation.system, "introduction": conversation.introduction, "left_out": left_out,
              "polygons": list(range(len(regions), len(regions) + len(outlines)))}

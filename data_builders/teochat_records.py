@@ -9,7 +9,6 @@ from typing import Any
 import shapely
 from shapely import wkt
 
-from geotempo.data_builders.geochat_tags import geochat_task
 from geotempo.data_builders.source import Rejection
 from geotempo.data_builders.xbd_labels import simple_polygon
 from geotempo.model.errors import InputError
@@ -34,13 +33,14 @@ ORIGINS = {
 }
 """Licence by origin. A record whose origin is not among them is set aside."""
 
-GROUNDING_TASKS = ("change_detection_localization", "change_detection_detection", "spatial_referring_expression")
 _CHANGE_QA = ("change_or_not", "increase_or_not", "decrease_or_not", "change_ratio", "change_ratio_types", "largest_change",
               "smallest_change", "change_to_what")
 _SINGLE_QA = ("presence", "comp", "rural_urban")
 TASK_NAMES = {
     "change_detection_classification": "damage",
-    **dict.fromkeys(GROUNDING_TASKS, "change_grounding"),
+    "change_detection_localization": "change_grounding",
+    "change_detection_detection": "change_grounding",
+    "spatial_referring_expression": "change_grounding",
     "region_based_question_answering": "region_vqa",
     "region_based_temporal_question_answering": "region_vqa",
     "temporal_referring_expression": "temporal_referring",
@@ -71,25 +71,22 @@ def origin_of(record: Mapping[str, Any], file: str) -> str:
     return found
 
 
-def task_of(record: Mapping[str, Any], origin: str, count: int) -> str:
-    """Our task of a record.
+def task_of(name: Any, count: int) -> str:
+    """Our task.
 
     Args:
-        record: With `task`; that of the GeoChat part is read off its question.
-        origin: From `origin_of`.
+        name: `task` of a record.
         count: Number of its images.
 
     Raises:
         Rejection: The task is unknown.
     """
-    said = str(record.get("task") or "").strip().lower()
+    said = str(name or "").strip().lower()
     if said in TASK_NAMES:
         return TASK_NAMES[said]
     if said in BY_COUNT:
         return BY_COUNT[said][count > 1]
-    if origin == "geochat":
-        return geochat_task(record.get("conversations"))
-    raise Rejection("unknown task", f"task {record.get('task')!r}; known: {', '.join((*TASK_NAMES, *BY_COUNT))}")
+    raise Rejection("unknown task", f"task {name!r}; known: {', '.join((*TASK_NAMES, *BY_COUNT))}")
 
 
 def place_of(origin: str, images: Sequence[str]) -> dict[str, str]:

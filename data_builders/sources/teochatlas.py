@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from geotempo.data_builders.conversations import read_conversation
-from geotempo.data_builders.geochat_tags import in_words, split_tag
-from geotempo.data_builders.instructions import conversation_sample, image_named, in_time, locate, read_date
-from geotempo.data_builders.records import stream_records
+from geotempo.data_builders.geochat_tags import geochat_task, in_words, untagged
+from geotempo.data_builders.instructions import conversation_sample, folders, image_named, in_time, locate, read_date
+from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, RecordSource, Rejection, load_image, need_folder
-from geotempo.data_builders.teochat_records import GROUNDING_TASKS, ORIGINS, origin_of, outlines, place_of, task_of
+from geotempo.data_builders.teochat_records import ORIGINS, origin_of, outlines, place_of, task_of
 from geotempo.data_builders.text_regions import GEOCHAT, TEOCHAT, as_list
 from geotempo.model.errors import InputError, LayoutError
 
@@ -80,7 +80,7 @@ class Teochatlas(RecordSource):
             if not path.is_file():
                 raise LayoutError(f"{path} is not there; {self.name} expects {EXPECTED}")
             for number, record in enumerate(islice(stream_records(path), LOOKED_AT)):
-                wrong = _wrong(record)
+                wrong = record.detail if isinstance(record, Broken) else _wrong(record)
                 if wrong:
                     raise LayoutError(f"{path}, record {number}: {wrong}; this is not the TEOChatlas that {self.name} knows")
 
@@ -94,33 +94,31 @@ class Teochatlas(RecordSource):
         if not names:
             raise Rejection("no image", "video is empty or missing: a question without an image")
         origin = origin_of(record, file)
-        task = task_of(record, origin, len(names))
-        dates = _dates(record, len(names))
+        dates, sensors = _dates(record, len(names)), _sensors(record, len(names))
         order, numbers = in_time(dates)
-        sensors = _sensors(record, len(names))
+        turns, tags = untagged(record["conversations"])
+        conversation = read_conversation(turns, len(names), numbers)
+        geochat = origin == "geochat"
+        task = geochat_task(conversation.messages, tags) if geochat else task_of(record.get("task"), len(names))
         images = tuple(load_image(locate(names[index], self.places(root)), date=dates[index], sensor=sensors[index])
                        for index in order)
-        turns, tag = _turns(record["conversations"])
-        conversation = read_conversation(turns, len(images), numbers)
         on = image_named(conversation.messages[-2].text, len(images))
         extra, unusable = outlines(record.get("polygon"), images[on - 1], on)
-        facts = {"tag": tag, "polygons_unusable": dict(unusable), "lat_lon": record.get("lat_lon"),
+        facts = {"tags": tags if any(tags) else None, "polygons_unusable": dict(unusable), "lat_lon": record.get("lat_lon"),
                  "metadata": record.get("metadata"), "question_type": record.get("task")}
         draft = Draft(self.name, "train" if file == TRAIN else "test", f"{Path(file).stem}:{number}", images, ORIGINS[origin],
                       {"origin": origin, **place_of(origin, [names[index] for index in order]),
                        "record": {"file": file, "number": int(number)}})
-        grounding = str(record.get("task") or "").strip().lower() in GROUNDING_TASKS
         yield conversation_sample(draft, task, conversation, (TEOCHAT, GEOCHAT), extra=extra,
-                                  begin=lambda question: in_words(question, tag, draft.id(task)),
-                                  finish=as_list if grounding else str,
+                                  begin=lambda place, question: in_words(question, tags[place], draft.id(f"{task}:{place}")),
+                                  finish=as_list if task == "change_grounding" else str,
                                   **{name: fact for name, fact in facts.items() if fact})
 
     def places(self, root: Path) -> list[Path]:
         """Folders that images are looked for below, looked up once."""
         if root not in self._places:
             tops = [Path(self.images)] if self.images else [root, root / "train", root / "eval", root / "images"]
-            below = [folder for top in tops if top.is_dir() for folder in sorted(top.iterdir()) if folder.is_dir()]
-            self._places[root] = list(dict.fromkeys([*(top for top in tops if top.is_dir()), *below]))
+            self._places[root] = folders(tops)
         return self._places[root]
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
@@ -177,11 +175,3 @@ def _sensors(record: Mapping[str, Any], count: int) -> list[str | None]:
     given = [given] * count if isinstance(given, str) else list(given)
     return [str(name) if name else None for name in given] if len(given) == count else [None] * count
 
-
-def _turns(turns: list[Any]) -> tuple[list[Any], str]:
-    """The turns with the tag of GeoChat taken off the first question, and the tag."""
-    first = turns[0] if turns else None
-    if not (isinstance(first, Mapping) and isinstance(first.get("value"), str)):
-        return turns, ""
-    text, tag = split_tag(first["value"])
-    return [{**first, "value": text}, *turns[1:]], tag

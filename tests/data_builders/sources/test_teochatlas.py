@@ -36,8 +36,8 @@ def test_every_record_is_kept_and_the_store_is_sound(built):
 
 
 @pytest.mark.parametrize(("number", "task", "question", "answer"), [
-    (0, "change_grounding", "Identify all the buildings in the first image. Include a bounding box for each identified building in "
-     "your response.", "<regions:0,1>"),
+    (0, "change_grounding", ("Identify all the buildings in the first image. Include a bounding box for each identified building in "
+     "your response."), "<regions:0,1>"),
     (2, "change_vqa", "What disaster has occurred between the first and second image?", "A hurricane."),
     (3, "region_vqa", "Is the building at <region:0> in the first image damaged?", "No"),
     (4, "change_grounding", "Identify all changed buildings using bounding boxes.", "There are no changed buildings.\n<regions:>"),
@@ -103,9 +103,9 @@ def test_the_geochat_part_has_its_own_tags(built):
     store, _ = built
     refer = nth(store, 10)
     assert refer.task == "change_grounding" and "the ship on the left" in refer.question and "[refer]" not in refer.question
-    assert isinstance(refer.regions[0].geometry, RotatedBox) and refer.meta["tag"] == "refer"
+    assert isinstance(refer.regions[0].geometry, RotatedBox) and refer.meta["tags"] == ["refer"]
     talk = nth(store, 11)
-    assert talk.task == "caption" and [turn.text for turn in talk.messages[2:]] == ["How many ships are there?", "3"]
+    assert talk.task == "vqa" and [turn.text for turn in talk.messages[2:]] == ["How many ships are there?", "3"]
 
 
 def test_evaluation_files_tell_the_origin_where_the_record_does_not(built):

@@ -1,0 +1,134 @@
+"""GeoChat_Instruct and VRSBench: conversations about one image, with boxes in angle brackets and task tags.
+
+```
+GeoChat_Instruct.json | VRSBench_train.json     [{"id", "image": "x.jpg", "conversations": [{"from", "value"}]}]
+images                                          below root, images/, or a folder directly in one of these (Images_train/)
+```
+Boxes are percents: GeoChat `{<x1><y1><x2><y2>|<theta>}`, turned by theta degrees around the centre; VRSBench without theta.
+Words in `<p>...</p>` are what the boxes after them show, `<delim>` stands between several. `[refer]`, `[identify]`, `[grounding]`,
+`[vqa]`, `[caption]` before a question name the task; they stand in the meta. Traps: some records of GeoChat have no image; the `id` of
+VRSBench is the same in all records, so the number of the record is used; the tag may stand in front of a bare phrase or box.
+Paths may begin with folders of the machine where they were written. Whether theta turns clockwise is not documented; it is read as
+GeoChat's demo draws it.
+
+Kuckreja et al. 2024, "GeoChat: Grounded Large Vision-Language Model for Remote Sensing", CVPR, arXiv 2311.15826.
+Li et al. 2024, "VRSBench: A Versatile Vision-Language Benchmark Dataset for Remote Sensing Image Understanding", NeurIPS,
+arXiv 2406.12384. Licence: imagery of DOTA and DIOR is for academic use.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from geotempo.data_builders.conversations import read_conversation
+from geotempo.data_builders.geochat_tags import geochat_task, in_words, untagged
+from geotempo.data_builders.instructions import conversation_sample, folders, locate
+from geotempo.data_builders.records import Broken, stream_records
+from geotempo.data_builders.sample import Sample
+from geotempo.data_builders.source import Draft, RecordSource, Rejection, load_image, need_folder
+from geotempo.data_builders.text_regions import GEOCHAT, VRSBENCH, Codec, as_list
+from geotempo.model.errors import LayoutError
+
+LOOKED_AT = 8
+
+
+class GeochatInstruct(RecordSource):
+    """All conversations about one image of GeoChat_Instruct.
+
+    Args:
+        images: Folder of the images where it is not below the root.
+    """
+
+    name = "geochat-instruct"
+    version = 1
+    licence = "academic; GeoChat_Instruct, imagery of DOTA, DIOR, FAIR1M and others"
+    citation = "Kuckreja et al. 2024, GeoChat, CVPR, arXiv 2311.15826"
+    evidence = "documentation"
+    tasks = ("caption", "vqa", "region_vqa", "region_caption", "change_grounding", "classification")
+    file: ClassVar[str] = "GeoChat_Instruct.json"
+    codec: ClassVar[Codec] = GEOCHAT
+
+    def __init__(self, images: str = "") -> None:
+        self.images = images
+        self._places: dict[Path, list[Path]] = {}
+
+    def files(self, root: Path) -> list[Path]:
+        """See `RecordSource`."""
+        return [root / self.file]
+
+    def check_layout(self, root: Path) -> None:
+        """See `Source`; the first records are looked at."""
+        need_folder(root, self.name, f"{self.file} and the unpacked images")
+        if not (root / self.file).is_file():
+            raise LayoutError(f"{root} has no {self.file}; {self.name} expects it and the unpacked images")
+        if self.images and not Path(self.images).is_dir():
+            raise LayoutError(f"images={self.images} is no folder; give the one that holds the unpacked images")
+        for number, record in enumerate(islice(stream_records(root / self.file), LOOKED_AT)):
+            wrong = record.detail if isinstance(record, Broken) else _wrong(record)
+            if wrong:
+                raise LayoutError(f"{self.file}, record {number}: {wrong}; this is not the file that {self.name} knows")
+
+    def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
+        """The conversation of one record."""
+        wrong = _wrong(record)
+        if wrong:
+            raise Rejection("broken record", wrong)
+        name = record.get("image")
+        if not name:
+            raise Rejection("no image", "image is empty or missing: a question without an image")
+        turns, tags = untagged(record["conversations"])
+        conversation = read_conversation(turns, 1)
+        task = geochat_task(conversation.messages, tags)
+        if root not in self._places:
+            self._places[root] = folders([Path(self.images)] if self.images else [root, root / "images"])
+        image = load_image(locate(name, self._places[root]))
+        number = int(key.rpartition(":")[2])
+        draft = Draft(self.name, "train", str(number), (image,), self.licence,
+                      {"scene": self.scene(PurePosixPath(name).stem), "record": {"file": self.file, "number": number}})
+        facts: dict[str, Any] = {"tags": tags} if any(tags) else {}
+        yield conversation_sample(draft, task, conversation, (self.codec,),
+                                  begin=lambda place, question: in_words(question, tags[place], draft.id(f"{task}:{place}")),
+                                  finish=as_list if task == "change_grounding" else str, **facts)
+
+    def scene(self, stem: str) -> str:
+        """Name of the scene that an image shows or is cut from."""
+        return stem
+
+    def tally(self, samples: Sequence[Sample]) -> Counter[str]:
+        """Records by the tag of their last question, regions."""
+        found: Counter[str] = Counter()
+        for sample in samples:
+            found[f"records/{sample.meta.get('tags', [''])[-1] or 'no tag'}"] += 1
+            found["regions"] += len(sample.regions)
+        return found
+
+
+class Vrsbench(GeochatInstruct):
+    """Captions, referring expressions and questions of VRSBench's training file.
+
+    Args:
+        images: Folder of the images where it is not below the root.
+    """
+
+    name = "vrsbench"
+    licence = "academic; VRSBench, imagery of DOTA and DIOR"
+    citation = "Li et al. 2024, VRSBench, NeurIPS, arXiv 2406.12384"
+    file = "VRSBench_train.json"
+    codec = VRSBENCH
+
+    def scene(self, stem: str) -> str:
+        """An image is `<scene>_<number of the cut-out>`."""
+        return stem.rpartition("_")[0] or stem
+
+
+def _wrong(record: Any) -> str:
+    """Which assumption about a record fails; empty where none does."""
+    if not isinstance(record, Mapping):
+        return f"a record is {type(record).__name__}, no object"
+    if not isinstance(record.get("image") or "", str):
+        return f"image is {str(record['image'])[:60]!r}; expected one path"
+    if not isinstance(record.get("conversations"), list):
+        return "conversations is missing or no list"
+    return ""
