@@ -29,10 +29,17 @@ _OPPOSITE = {"built": "demolished", "demolished": "built"}
 _LABELS = {"new": "demolished", "demolished": "new"}
 _PHRASES = ("phrase.changed", "phrase.event", "phrase.from_to")
 
+
+def _unmatched(phrase: str) -> str | None:
+    """The empty list for a phrase that nothing on two equal images matches."""
+    asked = recognise(phrase, (*_PHRASES, "phrase.damage"))
+    return None if asked is None or asked.fields.get("level") in INTACT else _EMPTY
+
+
 _IDENTICAL: Final[dict[str, Callable[[Asked], str | None]]] = {
     "change_caption": lambda asked: UNCHANGED[0],
     "change_segmentation.joint": lambda asked: f"{UNCHANGED[0]}\n{_EMPTY}",
-    "referring_segmentation": lambda asked: _EMPTY if recognise(asked.fields["phrase"], _PHRASES) else None,
+    "referring_segmentation": lambda asked: _unmatched(asked.fields["phrase"]),
     "counting.damage": lambda asked: None if asked.fields["level"] in INTACT else "0",
     "damage.region": lambda asked: re.split(", | or ", next(iter(asked.fields.values())))[0],
     "temporal_referring.intact": lambda asked: image_list([1, 2]),

@@ -34,7 +34,7 @@ def either(words: Sequence[str]) -> str:
 
 
 def damage_tasks(draft: Draft, buildings: Mapping[str, Region], levels: Sequence[str] = LEVELS) -> Iterator[Sample]:
-    """Damage of all buildings and of single ones, damaged ones as boxes, numbers per level, in which images one is intact.
+    """Damage of all buildings and of single ones, damaged ones, masks and numbers per level, in which images one is intact.
 
     Args:
         draft: A pair, before and after.
@@ -51,6 +51,7 @@ def damage_tasks(draft: Draft, buildings: Mapping[str, Region], levels: Sequence
         tag = f"counting:{level}"
         count = sum(region.label == level for region in assessed.values())
         yield draft.sample(tag, "counting", ask("counting.damage", draft.id(tag), level=level), str(count))
+    yield from _of_level(draft, list(assessed.values()), levels)
     if assessed:
         tag = "change_vqa:damage"
         yield draft.sample(tag, "change_vqa", ask("change_vqa.damage", draft.id(tag)), "yes" if damaged else "no")
@@ -108,6 +109,18 @@ def _damage_of_all(draft: Draft, regions: Sequence[Region], levels: Sequence[str
     question = ask("damage.all", draft.id("damage"), levels=", ".join(levels), either=either(levels))
     return draft.sample("damage", "damage", question, answer, regions, buildings=counts,
                         **region_facts(draft, regions, left_out))
+
+
+def _of_level(draft: Draft, assessed: Sequence[Region], levels: Sequence[str]) -> Iterator[Sample]:
+    """Masks of the buildings of each kind of damage that there is, and of one that there is not."""
+    held = {region.label for region in assessed}
+    denied = [level for level in levels[1:] if level not in held]
+    for level in (*(level for level in levels[1:] if level in held),
+                  *random.Random(draft.id("absent")).sample(denied, min(1, len(denied)))):
+        tag = f"referring_segmentation:{level}"
+        phrase = ask("phrase.damage", draft.id(tag), level=level)
+        question = ask("referring_segmentation", draft.id(tag), phrase=phrase)
+        yield list_sample(draft, tag, "referring_segmentation", question, [region for region in assessed if region.label == level])
 
 
 def _chosen(assessed: Mapping[str, Region], levels: Sequence[str]) -> list[str]:

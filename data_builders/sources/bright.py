@@ -56,7 +56,7 @@ class Bright(FolderSource):
     licence = "CC-BY-NC-4.0; BRIGHT, imagery Maxar Open Data, Capella, Umbra"
     citation = "Chen et al. 2025, BRIGHT, Earth System Science Data 17(11)"
     evidence = "documentation"
-    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
+    tasks = ("change_vqa", "change_grounding", "referring_segmentation", "damage", "counting", "temporal_referring")
 
     def __init__(self, held_out: str | tuple[str, ...] | list[str] = ()) -> None:
         self.held_out = event_names(held_out)

@@ -27,7 +27,7 @@ class IdaBd(Xbd):
     licence = "unknown; Ida-BD, imagery WorldView"
     citation = "Kaur et al. 2022, Ida-BD, DesignSafe-CI"
     evidence = "documentation"
-    tasks = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring")
+    tasks = ("change_vqa", "change_grounding", "referring_segmentation", "damage", "counting", "temporal_referring")
 
     def __init__(self, split: str = "train", tile: int = 0) -> None:
         super().__init__(tile=tile)

@@ -72,6 +72,7 @@ def test_equal_images_show_no_damage():
     made = controls(samples, "identical")
     assert made["damage:a"].target == "no-damage" and made["damage:a"].regions == next(s for s in samples if s.id.endswith("damage:a")).regions
     assert made["change_vqa:damage"].target == "no" and made["change_grounding:damaged"].target == "<regions:>"
+    assert made["referring_segmentation:destroyed"].target == "<regions:>"
     assert made["counting:destroyed"].target == "0" and "counting:no-damage" not in made
     assert made["temporal_referring:intact:a"].target == "Image 1, Image 2" and "damage" not in made
     assert not controls(samples, "swapped"), "nobody repairs what a disaster destroyed"

@@ -158,6 +158,13 @@ def test_damage_of_all_and_of_single_buildings():
     assert all(level in sample.question for sample in single for level in LEVELS)
 
 
+def test_levels_are_masks_and_one_that_is_not_there_is_denied():
+    found = tagged(damage_tasks(draft(2), damaged(["no-damage", "destroyed", "minor-damage", "destroyed"])))
+    named = {tag.partition(":")[2]: sample for tag, sample in found.items() if sample.task == "referring_segmentation"}
+    assert {level: len(sample.target_regions) for level, sample in named.items()} == {"destroyed": 2, "minor-damage": 1, "major-damage": 0}
+    assert all(level in sample.question for level, sample in named.items())
+
+
 def test_a_scale_of_its_own_is_named_in_the_questions():
     found = tagged(damage_tasks(draft(2), damaged(["intact", "intact"]), ("intact", "damaged", "destroyed")))
     assert "intact, damaged" in found["damage"].question and "minor" not in found["damage"].question
