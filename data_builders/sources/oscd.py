@@ -53,7 +53,7 @@ class Oscd(FolderSource):
     """
 
     name = "oscd"
-    version = 1
+    version = 2  # samples name their scene
     licence = "CC-BY-NC-SA-4.0; OSCD change maps, modified Copernicus Sentinel data 2015-2018"
     citation = "Caye Daudt et al. 2018, OSCD, IGARSS"
     evidence = "real"
@@ -87,7 +87,7 @@ class Oscd(FolderSource):
             images = tuple(as_record(picture[window], date=date, sensor="Sentinel-2", gsd=(10.0, 10.0), modality="optical",
                                      bands=("red", "green", "blue"))
                            for picture, date in zip(pictures, dates, strict=True))
-            yield from _samples(Draft(self.name, split, city + name, images, self.licence), changed[window])
+            yield from _samples(Draft(self.name, split, city + name, images, self.licence, {"scene": city}), changed[window])
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Tiles, changed tiles and changes per split."""

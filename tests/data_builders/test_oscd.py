@@ -107,6 +107,7 @@ def test_tiles_hold_every_pixel_once(tmp_path, tile, names):
     city(tmp_path)
     found = [sample for sample in samples(tmp_path, tile=tile) if sample.task == "change_grounding"]
     assert [sample.id for sample in found] == [f"oscd/train/toulouse{name}#change_grounding" for name in names]
+    assert {sample.meta["scene"] for sample in found} == {"toulouse"}
     assert max(max(sample.images[0].width, sample.images[0].height) for sample in found) <= (tile or 100)
     assert sum(sample.images[0].width * sample.images[0].height for sample in found) == CHANGE.size
     assert sum(union(sample).sum() for sample in found) == CHANGE.sum()
