@@ -45,6 +45,7 @@ SOURCES = {
     "geochat-instruct": ("geochat", "GeochatInstruct"),
     "vrsbench": ("geochat", "Vrsbench"),
     "scenes": ("scenes", "Scenes"),
+    "jsonl": ("jsonl", "Jsonl"),
 }
 
 
