@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import Sam2Model, SamConfig, SamModel
 
 from geotempo.finetune.recipe import check_keys, read_section
-from geotempo.finetune.sam_data import Batches, BatchShape, Embed
+from geotempo.finetune.sam_data import Batches, BatchShape, BoxLessons, Embed
 from geotempo.finetune.sam_eval import evaluate
 from geotempo.finetune.sam_recipe import SamData, SamShape, SamTraining
 from geotempo.finetune.schedule import warmup_cosine
@@ -74,16 +74,35 @@ def train(recipe: dict[str, Any], *, restart: bool = False) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         model, preprocessing = build(shape)
+    if shape.least_score is not None:
+        model.config.least_score = shape.least_score
     freeze(to_device(model, plan.device).train(), shape.freeze)
     if restart:
         (Path(plan.output_dir) / CHECKPOINT).unlink(missing_ok=True)
     batches = Batches(data.views(), BatchShape.of(plan), preprocessing, _embedder(model) if frozen else None)
-    _loop(model, batches, plan, _fingerprint(shape, data, plan))
+    _loop(model, Course(_lessons(model, preprocessing.side, plan), plan.box_steps, batches), plan, _fingerprint(shape, data, plan))
     final = Path(plan.output_dir) / "final"
     save(model, preprocessing, final)
     if plan.held_out is not None:
         evaluate(final, **plan.held_out)
     return final
+
+
+class Course(Dataset[dict[str, torch.Tensor]]):
+    """Box lessons for the first steps, batches of pictures from then on."""
+
+    def __init__(self, lessons: BoxLessons, count: int, batches: Batches) -> None:
+        self.lessons, self.count, self.batches = lessons, count, batches
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        """Batch of a step (from 0)."""
+        return self.lessons[step] if step < self.count else self.batches[step - self.count]
+
+
+def _lessons(model: SamLike, side: int, plan: SamTraining) -> BoxLessons:
+    """Box lessons with embeddings of the model's shape, learnt from a blank picture."""
+    blank = encode(model, torch.zeros(1, 3, side, side, device=model.device)) if plan.box_steps else ()
+    return BoxLessons(BatchShape.of(plan), side, [tuple(level.shape[1:]) for level in blank])
 
 
 def _check_frozen(frozen: bool, plan: SamTraining) -> None:
@@ -133,8 +152,6 @@ def build(shape: SamShape) -> tuple[SamLike, Preprocessing]:
     if shape.base is not None:
         return load_sam(shape.base)
     side, width = shape.image_size, shape.decoder_size
-    # transformers' own defaults would start the encoder at (almost) zero and encode positions with frequencies of
-    # deviation hidden_size / 2, next to which two neighbouring pixels have nothing in common; SAM itself uses 1.
     try:
         model = SamModel(SamConfig(
             vision_config={
@@ -148,10 +165,31 @@ def build(shape: SamShape) -> tuple[SamLike, Preprocessing]:
                 "num_attention_heads": shape.decoder_heads, "num_multimask_outputs": 1}))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"section 'model' describes no SAM: {str(error).splitlines()[0]}") from None
-    embedding = model.shared_image_embedding.positional_embedding
-    with torch.no_grad():
-        embedding.mul_(shape.frequency / embedding.std())
+    _initialise(model, shape.frequency)
     return model, default_preprocessing(model)
+
+
+@torch.no_grad()
+def _initialise(model: SamModel, frequency: float) -> None:
+    """Start a SAM so that its prompts count from the first step.
+
+    transformers' own defaults encode positions with frequencies of deviation hidden_size / 2, next to which two
+    neighbouring pixels have nothing in common, and start every weight at deviation 0.02, which leaves a prompt without
+    effect. SAM itself starts its prompt encoder and mask decoder as PyTorch does. Beyond that, queries and keys of the
+    attention between prompts and image start with one common projection, so that each attends to what lies next to it.
+    """
+    embedding = model.shared_image_embedding.positional_embedding
+    embedding.mul_(frequency / embedding.std())
+    for part in (model.prompt_encoder, model.mask_decoder):
+        for module in part.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    transformer = model.mask_decoder.transformer
+    crossing = [attention for layer in transformer.layers
+                for attention in (layer.cross_attn_token_to_image, layer.cross_attn_image_to_token)]
+    for attention in [*crossing, transformer.final_attn_token_to_image]:
+        nn.init.orthogonal_(attention.q_proj.weight)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
 
 
 def predict(model: SamLike, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,7 +219,7 @@ def loss_of(model: SamLike, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     near = (entropy * focus).sum(pixels) / focus.sum(pixels).clamp(min=1)
     far = (entropy * (1 - focus)).sum(pixels) / (1 - focus).sum(pixels).clamp(min=1)
-    guess = logits.sigmoid() * focus
+    guess = logits.sigmoid()  # Dice over the whole picture: what is found elsewhere, though clipped later, was not asked for
     dice = 1 - (2 * (guess * target).sum(pixels) + 1) / (guess.sum(pixels) + target.sum(pixels) + 1)
     hard = ((logits > 0) * focus).detach()
     both = (hard * target).sum(pixels)
@@ -206,7 +244,7 @@ def _trained(model: SamLike) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _loop(model: SamLike, batches: Batches, plan: SamTraining, fingerprint: str) -> None:
+def _loop(model: SamLike, batches: Dataset[dict[str, torch.Tensor]], plan: SamTraining, fingerprint: str) -> None:
     """Train from the checkpoint's step, or 0, to the last one."""
     out = Path(plan.output_dir)
     out.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,8 @@ FOCUS = 0.25
 """Loss counts in full inside the true box enlarged by this share of its size on each side."""
 BOX_ONLY, RANDOM_POINTS = 0.25, 0.5
 """Shares of prompts without points, and, of those with points, with random instead of the deepest interior points."""
+NOISE, BOX_SIDES = 0.3, (0.05, 0.6)
+"""Deviation of the noise in place of an embedding, and sides of the boxes over the canvas, in `BoxLessons`."""
 CONTEXT = (1.3, 6.0)
 """A crop's side over its object's longer side, smallest and largest."""
 SMALLEST_CROP = 24
@@ -244,7 +246,7 @@ class Batches(Dataset[dict[str, torch.Tensor]]):
         canvas = canvas_of(*shown.size, self.preprocessing)
         weights = np.array([mask.sum() for mask in shown.masks], dtype=np.float64) ** self.shape.area_exponent
         order = rng.choice(len(shown.masks), size=len(shown.masks), replace=False, p=weights / weights.sum())
-        prompts = [self._prompt(shown.masks[i], canvas, rng) for i in np.resize(order, self.shape.regions)]
+        prompts = [prompt_of(shown.masks[i], canvas, self.shape.jitter, rng) for i in np.resize(order, self.shape.regions)]
 
         def pixels() -> torch.Tensor:
             return to_canvas(shown.picture(), self.preprocessing)[0]
@@ -271,21 +273,69 @@ class Batches(Dataset[dict[str, torch.Tensor]]):
         parts = [np.ascontiguousarray(mask[window.y1 : window.y2, window.x1 : window.x2]) for mask in masks]
         return Shown((f"{view.image.id}:{turn}", window), picture, (window.x2 - window.x1, window.y2 - window.y1), parts)
 
-    def _prompt(self, mask: BoolArray, canvas: Canvas, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
-        box = bounds(Mask.from_array(mask))
-        jittered = jitter_box(box, self.shape.jitter, rng)
-        points = np.array(interior_points(mask))
-        if rng.random() < RANDOM_POINTS:
-            rows, columns = np.nonzero(mask)
-            points = np.stack([columns, rows], axis=1)[rng.integers(len(rows), size=2)] + 0.5
-        label = IGNORED if rng.random() < BOX_ONLY else 1
-        return {
-            "input_boxes": canvas.prompt(np.array(jittered.as_tuple()).reshape(2, 2)).reshape(4),
-            "input_points": canvas.prompt(points),
-            "input_labels": np.full(2, label, dtype=np.int64),
-            "targets": _on_canvas(mask, canvas),
-            "focus": _focus(box, canvas),
-        }
+
+class BoxLessons(Dataset[dict[str, torch.Tensor]]):
+    """Batches without pictures, in which the mask asked for is the box itself and the embedding is noise.
+
+    A small SAM from scratch otherwise learns to find all buildings whatever it is asked, since the box cuts out the right
+    one afterwards, and then never listens to its prompts. After these lessons it knows where a prompt points.
+
+    Args:
+        shape: Of a batch.
+        side: Side of SAM's square input in pixels.
+        levels: Shape (C, h, w) of each level of an embedding.
+    """
+
+    def __init__(self, shape: BatchShape, side: int, levels: Sequence[tuple[int, ...]]) -> None:
+        self.shape, self.side, self.levels = shape, side, list(levels)
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        """Batch of a step (from 0), with the keys of `Batches`."""
+        rng = np.random.default_rng([self.shape.seed, step, self.side])
+        canvas = Canvas(self.side, self.side, self.side, (self.side, self.side))
+        prompts = [[prompt_of(self._box(rng), canvas, self.shape.jitter, rng) for _ in range(self.shape.regions)]
+                   for _ in range(self.shape.images)]
+        noise = {f"embedding_{i}": torch.from_numpy(rng.normal(0, NOISE, (self.shape.images, *level)).astype(np.float32))
+                 for i, level in enumerate(self.levels)}
+        return noise | {key: torch.from_numpy(np.array([[prompt[key] for prompt in row] for row in prompts]))
+                        for key in prompts[0][0]}
+
+    def _box(self, rng: np.random.Generator) -> BoolArray:
+        """A filled box of any place, of sides log-uniform in `BOX_SIDES` of the canvas."""
+        smallest, largest = np.log(BOX_SIDES)
+        high, wide = (self.side * np.exp(rng.uniform(smallest, largest, 2))).astype(int)
+        top, left = rng.integers(self.side - high + 1), rng.integers(self.side - wide + 1)
+        mask = np.zeros((self.side, self.side), dtype=np.bool_)
+        mask[top : top + high, left : left + wide] = True
+        return mask
+
+
+def prompt_of(mask: BoolArray, canvas: Canvas, jitter: float, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+    """One object's prompt and what SAM shall answer.
+
+    Args:
+        mask: Of the object, on what the canvas shows.
+        canvas: Of the picture.
+        jitter: Box edges move by up to this share of the box.
+        rng: Of the box's edges, of whether points are given, and of which ones.
+
+    Returns:
+        `input_boxes` (4,), `input_points` (2, 2), `input_labels` (2,), `targets` and `focus` (S, S).
+    """
+    box = bounds(Mask.from_array(mask))
+    jittered = jitter_box(box, jitter, rng)
+    points = np.array(interior_points(mask))
+    if rng.random() < RANDOM_POINTS:
+        rows, columns = np.nonzero(mask)
+        points = np.stack([columns, rows], axis=1)[rng.integers(len(rows), size=2)] + 0.5
+    label = IGNORED if rng.random() < BOX_ONLY else 1
+    return {
+        "input_boxes": canvas.prompt(np.array(jittered.as_tuple()).reshape(2, 2)).reshape(4),
+        "input_points": canvas.prompt(points),
+        "input_labels": np.full(2, label, dtype=np.int64),
+        "targets": _on_canvas(mask, canvas),
+        "focus": _focus(box, canvas),
+    }
 
 
 def jitter_box(box: Box, share: float, rng: np.random.Generator) -> Box:

@@ -14,7 +14,7 @@ from geotempo.finetune.sam_data import SceneViews, StoreViews, View, jitter_box
 from geotempo.model.errors import ConfigError, InputError
 from geotempo.model.files import write_text
 from geotempo.model.geometry import Mask, bounds
-from geotempo.model.masks import LEAST_COVER, Segmenter, box_mask
+from geotempo.model.masks import Segmenter, box_mask
 from geotempo.model.records import Region
 
 RESULTS = "results.json"
@@ -28,8 +28,8 @@ def evaluate(folder: str | Path, seed: int, count: int, size: int = 256) -> dict
     """Mean mask IoU on held-out scenes, printed and written to `folder/results.json`.
 
     Held-out scenes are of split `val`, which shares no scene with training. Compared are the box itself as the mask,
-    SAM with the true box and two points, with the box standing in for masks under `LEAST_COVER` (as the embedded sam_tiny is
-    used), without crops for small objects, with the true box only, and both with boxes whose edges are off by up to 10 %.
+    SAM with the true box and two points, with the box standing in for masks under the checkpoint's own `least_score` (as it
+    is used), without crops for small objects, with the true box only, and both with boxes whose edges are off by up to 10 %.
 
     Args:
         folder: A SAM checkpoint.
@@ -43,10 +43,11 @@ def evaluate(folder: str | Path, seed: int, count: int, size: int = 256) -> dict
     Raises:
         ConfigError: The scenes hold no masks.
     """
-    segmenter = Segmenter.load(folder, least_cover=0.0)
-    model, preprocessing = segmenter.model, segmenter.preprocessing
-    others = {"sam_or_box": Segmenter(model, preprocessing, segmenter.name, least_cover=LEAST_COVER),
-              "sam_without_crops": Segmenter(model, preprocessing, segmenter.name, crops=False)}
+    used = Segmenter.load(folder)
+    model, preprocessing = used.model, used.preprocessing
+    segmenter = Segmenter(model, preprocessing, used.name)
+    others = {"sam_or_box": used,
+              "sam_without_crops": Segmenter(model, preprocessing, used.name, crops=False)}
     rng = np.random.default_rng([seed, count, size])
     scores: dict[str, list[float]] = {}
     sides: list[float] = []

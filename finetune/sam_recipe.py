@@ -29,6 +29,8 @@ class SamShape:
         decoder_size: Width of prompt encoder and mask decoder, a multiple of 8.
         decoder_heads: Attention heads of the mask decoder.
         frequency: Standard deviation of the random frequencies that encode positions (SAM: 1).
+        least_score: SAM's own estimate of a mask's IoU, 0 to 1, below which the box stands in for it, written into the
+            checkpoint's config.json; left out, that of the base, and 0 from scratch.
     """
 
     base: str | None = None
@@ -44,6 +46,7 @@ class SamShape:
     decoder_size: int = 64
     decoder_heads: int = 4
     frequency: float = 1.0
+    least_score: float | None = None
 
     def __post_init__(self) -> None:
         check_keys(dict.fromkeys(self.freeze), PARTS, "model.freeze")
@@ -51,6 +54,8 @@ class SamShape:
             raise ConfigError("model.freeze needs model.base: parts with random weights would stay random")
         if set(self.freeze) == set(PARTS):
             raise ConfigError("model.freeze names every part, so nothing would be trained; leave one out")
+        if self.least_score is not None and not 0 <= self.least_score <= 1:
+            raise ConfigError(f"model.least_score must lie in 0..1, got {self.least_score!r}")
         if self.image_size % self.patch_size:
             raise ConfigError(f"model.image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
         if self.decoder_size % 8:
@@ -113,6 +118,7 @@ class SamTraining:
         area_exponent: Images with many objects prefer one by its area to this power; 0 prefers none.
         zoom: Share of the images of which only a random crop around one object is shown. With the image encoder frozen it
             must be 0: images are then shown as `Segmenter` shows them, whole and in the crops that their objects need.
+        box_steps: The first so many steps teach a SAM from scratch where its prompts point (`BoxLessons`); 0 for a base.
         turns: How many of the eight turns and mirrorings of an image are used.
         seed: Of weights, order and prompts.
         save_every: Steps between checkpoints.
@@ -132,6 +138,7 @@ class SamTraining:
     area_exponent: float = 0.0
     zoom: float = 0.0
     turns: int = 8
+    box_steps: int = 0
     seed: int = 0
     save_every: int = 100
     workers: int = 0
@@ -146,6 +153,8 @@ class SamTraining:
             raise ConfigError(f"train.learning_rate must be above 0, got {self.learning_rate!r}")
         if not 0 <= self.jitter < 0.5:
             raise ConfigError(f"train.jitter must lie in 0..0.5, got {self.jitter!r}")
+        if not 0 <= self.box_steps < self.steps:
+            raise ConfigError(f"train.box_steps must lie in 0..{self.steps - 1} (below train.steps), got {self.box_steps!r}")
         if not 1 <= self.turns <= 8:
             raise ConfigError(f"train.turns must lie in 1..8, got {self.turns!r}")
         if not 0 <= self.zoom <= 1:

@@ -45,12 +45,6 @@ BATCH = 32
 """Most regions that go through the mask decoder at once; bounds its memory."""
 MARGIN = 0.1
 """A mask may reach over its box by this share of the box's width and height on each side."""
-LEAST_COVER = 0.35
-"""The embedded `sam_tiny` is not trusted with a mask that covers less than this share of its box.
-
-It hardly heeds its prompts, so on real images it often marks next to nothing in the box. Chosen on validation images of
-NWPU VHR-10 and LEVIR-MCI, where its scores are therefore mildly tuned, and on scenes, where it costs next to nothing
-(`geotempo masks-eval`). Other checkpoints are trusted."""
 CACHE_BYTES = 256 * 2**20
 """Embeddings that are kept, least recently used ones dropped first: 60 of a SAM ViT, 16 of a SAM 2."""
 
@@ -61,7 +55,8 @@ class Segmented:
 
     Attributes:
         mask: Of the size of the image.
-        source: `model`; `box` where the model found nothing in the box and the box's own pixels stand in; `grid` where
+        source: `model`; `box` where the model found nothing in the box, or its own score is below the `least_score` of the
+            segmenter, and the box's own pixels stand in; `grid` where
             the region came with a grid, which is used as it is.
         score: The model's own estimate of the mask's IoU with the object, 0 to 1; 0 where `source` is not `model`.
     """
@@ -90,23 +85,23 @@ class Segmenter:
         preprocessing: Of the model.
         name: For reports.
         crops: Whether small objects are shown enlarged.
-        least_cover: Share of its box, 0 to 1, below which a mask is not trusted and the box stands in.
+        least_score: Score, 0 to 1, below which a mask is not trusted and the box stands in.
     """
 
     grid_prompts = False
     """Whether regions with a grid go through the model too."""
 
     def __init__(self, model: SamLike, preprocessing: Preprocessing, name: str, *, crops: bool = True,
-                 least_cover: float = 0.0) -> None:
+                 least_score: float = 0.0) -> None:
         self.model = model.eval()
         self.preprocessing = preprocessing
         self.name = name
-        self.crops, self.least_cover = crops, least_cover
+        self.crops, self.least_score = crops, least_score
         self._embeddings = EmbeddingCache(CACHE_BYTES)
 
     @classmethod
     def load(cls, folder: str | Path | None = None, device: str = "cpu", *, crops: bool = True,
-             least_cover: float | None = None) -> Self:
+             least_score: float | None = None) -> Self:
         """Load a SAM or SAM 2 checkpoint.
 
         Args:
@@ -114,16 +109,16 @@ class Segmenter:
                 `sam_tiny`.
             device: torch device, e.g. "cpu" or "cuda:0".
             crops: Show small objects enlarged; False is faster and decodes everything from the whole image.
-            least_cover: See `Segmenter`; None is `LEAST_COVER` for the embedded `sam_tiny` and 0 for all others.
+            least_score: See `Segmenter`; None takes `least_score` of the checkpoint's config.json, 0 where it has none.
 
         Raises:
             ModelError: The checkpoint is missing, incomplete or of another kind, or the device is not there.
         """
         name = str(default_weights() if folder is None else folder)
         model, preprocessing = load_sam(name)
-        if least_cover is None:
-            least_cover = LEAST_COVER if folder is None or Path(name).resolve() == default_weights() else 0.0
-        return cls(to_device(model, device), preprocessing, f"sam:{Path(name).name}", crops=crops, least_cover=least_cover)
+        if least_score is None:
+            least_score = float(getattr(model.config, "least_score", 0.0))
+        return cls(to_device(model, device), preprocessing, f"sam:{Path(name).name}", crops=crops, least_score=least_score)
 
     def segment(self, image: Picture, regions: Sequence[Region]) -> list[Mask]:
         """One mask per region, in order; `segment_with_source` also says which ones the model did not find.
@@ -219,8 +214,7 @@ class Segmenter:
         rows = slice(max(rows.start, canvas.top), min(rows.stop, canvas.top + canvas.height))
         columns = slice(max(columns.start, canvas.left), min(columns.stop, canvas.left + canvas.width))
         inside = sample_logits(logits, rows, columns, canvas) > 0
-        pixels = int(inside.sum())
-        if pixels and pixels >= self.least_cover * box.area:
+        if inside.any() and score >= self.least_score:
             return Segmented(mask_in_window(inside, rows.start, columns.start, height, width), "model", score)
         return Segmented(box_mask(box, height, width), "box", 0.0)
 

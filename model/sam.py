@@ -6,7 +6,8 @@ at the right or bottom to a square, SAM 2 squashes it into one; an embedding is 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -18,6 +19,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoConfig, Sam2Model, SamImageProcessorPil, SamModel
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils import logging
 
 from geotempo.model.checkpoints import check_source, reading, refuse_misfit
 from geotempo.model.crops import Window
@@ -239,9 +241,22 @@ def load_sam(name: str) -> tuple[SamLike, Preprocessing]:
         if config.model_type not in CLASSES:
             raise ModelError(f"{name!r} is a {config.model_type!r} model; masks need a SAM checkpoint "
                              f"(model type {', '.join(map(repr, CLASSES))})")
-        model, report = CLASSES[config.model_type].from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        with _without_bar():
+            model, report = CLASSES[config.model_type].from_pretrained(name, dtype=torch.float32, output_loading_info=True)
     refuse_misfit(report, name)
     return model, _preprocessing(name, model)
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Hide transformers' progress bar: a SAM is read in a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def default_preprocessing(model: SamLike) -> Preprocessing:

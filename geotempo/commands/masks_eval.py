@@ -13,6 +13,8 @@ def masks_eval(
     split: Annotated[list[str] | None, typer.Option(help="Splits; several times for several. Default: val.")] = None,
     task: Annotated[list[str] | None, typer.Option(
         help="Tasks to take masks from. Default: referring_segmentation, change_segmentation, damage.")] = None,
+    least_score: Annotated[list[float] | None, typer.Option(
+        min=0.0, max=1.0, help="Also with the box in place of masks that SAM itself scores lower; several times for several.")] = None,
     crops: Annotated[bool, typer.Option("--crops/--no-crops", help="Show small objects enlarged.")] = True,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
@@ -28,6 +30,8 @@ def masks_eval(
     segmenters = {name.rstrip("/"): Segmenter.load(name, device, crops=crops) for name in sam or ()}
     if not segmenters:
         segmenters["sam_tiny"] = Segmenter.load(None, device, crops=crops)
+    segmenters |= {f"{name} @ {least:g}": Segmenter(used.model, used.preprocessing, used.name, crops=crops, least_score=least)
+                   for name, used in list(segmenters.items()) for least in least_score or ()}
     rows = [evaluate_store(segmenters, folder, part, task or TASKS) for folder in store for part in split or ["val"]]
     typer.echo(table(rows))
     if out:

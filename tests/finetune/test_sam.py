@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from geotempo.data_builders.sample import Message, Sample
 from geotempo.data_builders.store import write_store
 from geotempo.finetune import sam, sam_eval
-from geotempo.finetune.sam_data import Batches, BatchShape, SceneViews, StoreViews, jitter_box, views_of
+from geotempo.finetune.sam_data import Batches, BatchShape, BoxLessons, SceneViews, StoreViews, jitter_box, views_of
 from geotempo.model.errors import ConfigError, InputError, ModelError
 from geotempo.model.geometry import Box, Mask, interior_points
 from geotempo.model.masks import Segmenter, default_weights
 from geotempo.model.records import ImageRecord, Region
-from geotempo.model.sam import Padded, to_canvas
+from geotempo.model.sam import Padded, load_sam, to_canvas
 
 TINY = {"image_size": 64, "patch_size": 4, "hidden_size": 32, "layers": 2, "heads": 2, "window_size": 8,
         "decoder_size": 32, "decoder_heads": 2, "frequency": 2.0}
@@ -123,6 +123,31 @@ def test_a_crop_shows_its_objects_larger(store):
     assert shares[1] > 1.5 * shares[0]
 
 
+def test_box_lessons_ask_for_the_box_on_noise():
+    lessons = BoxLessons(BatchShape(2, 5, 0.0, 3), 64, [(8, 4, 4)])
+    batch, again = lessons[4], BoxLessons(BatchShape(2, 5, 0.0, 3), 64, [(8, 4, 4)])[4]
+    assert all(torch.equal(batch[key], again[key]) for key in batch)
+    assert batch["embedding_0"].shape == (2, 8, 4, 4) and batch["targets"].shape == (2, 5, 64, 64)
+    for target, (x1, y1, x2, y2) in zip(batch["targets"].flatten(0, 1), (batch["input_boxes"] + 0.5).flatten(0, 1).tolist(), strict=True):
+        rows, columns = slice(int(y1), int(y2)), slice(int(x1), int(x2))
+        assert target[rows, columns].all() and target.sum() == (x2 - x1) * (y2 - y1) >= 9
+    assert not torch.equal(batch["input_boxes"], lessons[5]["input_boxes"])
+
+
+def test_a_sam_from_scratch_learns_to_listen_to_its_prompts(tmp_path, store):
+    """After box lessons alone, logits of different prompts on one picture have little in common."""
+    plan = recipe(tmp_path, store, steps=601, box_steps=600, images=2, regions=6, warmup=10, save_every=700)
+    plan["model"] |= {"frequency": 0.5, "layers": 1}
+    model, preprocessing = load_sam(str(sam.train(plan)))
+    batch = BoxLessons(BatchShape(1, 6, 0.0, 99), 64, [(32, 16, 16)])[0]
+    with torch.no_grad():
+        logits, _ = sam.predict(model, batch)
+    targets = torch.nn.functional.interpolate(batch["targets"].float(), size=logits.shape[-2:])[0] > 0.5
+    inside = torch.stack([(guess > 0)[target].float().mean() for guess, target in zip(logits[0], targets, strict=True)])
+    outside = torch.stack([(guess > 0)[~target].float().mean() for guess, target in zip(logits[0], targets, strict=True)])
+    assert preprocessing.side == 64 and inside.mean() > 0.6 and outside.mean() < 0.15
+
+
 def test_jitter_stays_within_its_share():
     rng = np.random.default_rng(0)
     boxes = [jitter_box(Box(100, 50, 140, 60), 0.1, rng).as_tuple() for _ in range(200)]
@@ -199,6 +224,7 @@ def test_the_checkpoint_of_another_recipe_is_refused(tmp_path, store):
     ("train", "learning_rate", "1e-3", "train.learning_rate must be of type float"),
     ("train", "warmup", 1.5, "train.warmup must be of type int"),
     ("train", "jitter", 0.7, "train.jitter must lie in"),
+    ("train", "box_steps", 6, "train.box_steps must lie in 0..5"),
     ("train", "zoom", 1.5, "train.zoom must lie in 0..1"),
     ("train", "held_out", {"sed": 1}, "did you mean 'seed'"),
 ])
@@ -230,6 +256,20 @@ def test_a_canvas_batch_has_the_models_input(store):
     batches = Batches(StoreViews(store), BatchShape(1, 1, 0.0, 0), Padded.of(64))
     pixels, canvas = to_canvas(picture, batches.preprocessing)
     assert batches[0]["pixel_values"].shape[1:] == pixels.shape and canvas.resized == (64, 40)
+
+
+def test_the_embedded_sam_tiny_listens_to_its_prompts():
+    """Two prompts far apart on one picture: each finds its own object, before anything is clipped to a box."""
+    model, preprocessing = load_sam(str(default_weights()))
+    batches = Batches(SceneViews(77, 6, 256, split="val"), BatchShape(1, 6, 0.0, 0), preprocessing)
+    shares = []
+    for step in range(6):
+        batch = batches[step]
+        with torch.no_grad():
+            logits, _ = sam.predict(model, batch)
+        near = torch.nn.functional.interpolate(batch["focus"].float(), size=logits.shape[-2:])[0] > 0.5
+        shares += [float((found & spot).sum() / found.sum().clamp(min=1)) for found, spot in zip(logits[0] > 0, near, strict=True)]
+    assert np.mean(shares) > 0.5  # of what it finds, where it was asked to look: a few per cent of the picture
 
 
 def test_the_embedded_sam_tiny_beats_the_box_on_scenes_it_never_saw(tmp_path):

@@ -45,7 +45,7 @@ def test_regions_without_a_grid_are_segmented_as_ever(picture):
 
 def test_grids_reach_the_decoder_in_order(picture):
     """The embedded SAM never learned mask prompts, but it is not blind to them."""
-    segmenter = GridSegmenter.load(least_cover=0.0)
+    segmenter = GridSegmenter.load(least_score=0.0)
     box = Box(20, 20, 180, 110)
     grids = [Region(1, GridMask.from_array(box, cells)) for cells in (CELLS, ~CELLS, np.ones((16, 16)))]
     regions = [grids[0], Region(1, box), grids[1], grids[2]]

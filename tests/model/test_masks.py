@@ -1,6 +1,8 @@
 """Masks by SAM: coordinates, order, clipping, fallback and errors, on small random models."""
 
 import io
+import json
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -12,10 +14,8 @@ from geotempo.model.errors import InputError, ModelError
 from geotempo.model.geometry import Box, GridMask, Mask, Polygon, rasterize
 from geotempo.model.masks import (
     BATCH,
-    LEAST_COVER,
     Segmenter,
     box_mask,
-    default_weights,
     enlarged_window,
     sample_logits,
 )
@@ -114,17 +114,24 @@ def test_where_the_model_finds_nothing_the_box_stands_in_and_says_so(random_sam)
     assert array[5:25, 10:20].all() and array.sum() == 200
 
 
-def test_a_mask_that_covers_too_little_of_its_box_is_not_trusted_where_that_is_asked_for(random_sam):
+def test_a_mask_that_the_model_itself_scores_low_is_not_trusted_where_that_is_asked_for(random_sam):
     segmenter, region = constant(random_sam, 1.0), Region(1, Box(10, 5, 30, 25))
-    for least, source in ((0.0, "model"), (1.44, "model"), (1.45, "box")):  # its mask is 24 x 24 pixels, its box 20 x 20
-        segmenter.least_cover = least
+    with torch.no_grad():
+        head = segmenter.model.mask_decoder.iou_prediction_head.proj_out
+        head.weight.zero_()
+        head.bias.fill_(0.6)
+    for least, source in ((0.0, "model"), (0.59, "model"), (0.61, "box")):  # its mask is 24 x 24 pixels, its box 20 x 20
+        segmenter.least_score = least
         made = segmenter.segment_with_source(picture(50, 30), [region])[0]
         assert made.source == source and made.mask.to_array().sum() == (576 if source == "model" else 400)
 
 
-def test_only_the_embedded_weights_are_distrusted(random_sam):
-    assert Segmenter.load().least_cover == Segmenter.load(default_weights()).least_cover == LEAST_COVER
-    assert Segmenter.load(random_sam).least_cover == 0 and Segmenter.load(random_sam, least_cover=0.2).least_cover == 0.2
+def test_a_checkpoint_says_itself_from_which_score_on_its_masks_are_trusted(random_sam, tmp_path):
+    assert Segmenter.load(random_sam).least_score == 0 and Segmenter.load(random_sam, least_score=0.2).least_score == 0.2
+    own = shutil.copytree(random_sam, tmp_path / "own")
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps(config | {"least_score": 0.3}))
+    assert Segmenter.load(own).least_score == 0.3
 
 
 def test_a_box_smaller_than_a_pixel_falls_back_to_the_pixel_under_it(random_sam):
