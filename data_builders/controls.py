@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from geotempo.data_builders.label_states import INTACT, image_list
+from geotempo.data_builders.levir import UNCHANGED
 from geotempo.data_builders.render import TRANSITION
 from geotempo.data_builders.sample import IMAGE, REGION, REGIONS, Message, Sample
 from geotempo.data_builders.wordings import Asked, recognise
@@ -19,10 +20,6 @@ from geotempo.model.errors import InputError
 from geotempo.model.records import ImageRecord, Region
 
 CONTROLS: Final = ("identical", "swapped")
-UNCHANGED: Final = ("no change has occurred", "there is no difference", "the two scenes seem identical",
-                    "the scene is the same as before", "almost nothing has changed")
-"""Captions of a pair of equal images, as LEVIR-CC words them."""
-
 _DOUBTS = ("flags", "left_out", "buildings", "references", "flag_mask_disagreement")
 _EMPTY = "<regions:>"
 _OPPOSITE = {"built": "demolished", "demolished": "built"}

@@ -19,10 +19,11 @@ from geotempo.model.geometry import BoolArray
 from geotempo.model.records import Region
 
 LICENCE = "academic; LEVIR, imagery Google Earth"
-NO_CHANGE = frozenset({
-    "there is no difference", "the two scenes seem identical", "the scene is the same as before",
-    "no change has occurred", "almost nothing has changed",
-})
+UNCHANGED = ("no change has occurred", "there is no difference", "the two scenes seem identical",
+             "the scene is the same as before", "almost nothing has changed")
+"""The five captions of every pair without change."""
+
+NO_CHANGE = frozenset(UNCHANGED)
 
 
 def caption_file(root: Path) -> Path:

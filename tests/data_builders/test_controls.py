@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from geotempo.data_builders.controls import CONTROLS, UNCHANGED, with_controls
+from geotempo.data_builders.controls import CONTROLS, with_controls
 from geotempo.data_builders.label_states import damage_tasks
 from geotempo.data_builders.label_tasks import change_tasks, expression_tasks, joint_task
+from geotempo.data_builders.levir import UNCHANGED
 from geotempo.data_builders.semantic import SECOND, from_to_regions, from_to_tasks, transition
 from geotempo.data_builders.source import Draft
 from geotempo.data_builders.wordings import ask, wordings
