@@ -64,16 +64,25 @@ def read_captions(path: Path, *, split: str = "", stock: Collection[str] = ()) -
     Raises:
         LayoutError: The file is no JSON, has no `images`, or its first entry is no caption entry.
     """
-    try:
-        with path.open("rb") as handle:
-            entries = enumerate(ijson.items(handle, "images.item", use_float=True))
-            found = [_record(entry, number, path.name, split, stock) for number, entry in entries]
-    except (OSError, ijson.JSONError, ValueError) as error:
-        raise LayoutError(f"{path} is no caption file ({error}); expected {EXPECTED}") from None
+    found = [_record(entry, number, path.name, split, stock) for number, entry in enumerate(stream_entries(path))]
     if not found or found[0].fault:
         reason = found[0].fault if found else 'it has no "images"'
         raise LayoutError(f"{path} is no caption file ({reason}); expected {EXPECTED}")
     return by_key(found)
+
+
+def stream_entries(path: Path) -> Iterator[Any]:
+    """The entries of `images` in a JSON file, one after the other.
+
+    Raises:
+        LayoutError: The file cannot be read, or is no whole JSON.
+    """
+    try:
+        with path.open("rb") as handle:
+            yield from ijson.items(handle, "images.item", use_float=True)
+    except (OSError, ijson.JSONError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise LayoutError(f"{path} is no whole JSON file ({what}); copy it again; expected {EXPECTED}") from None
 
 
 def by_key(records: Iterable[CaptionRecord]) -> dict[str, CaptionRecord]:

@@ -4,6 +4,7 @@ The image folder holds more pairs than the file annotates, and the pairs that di
 """
 
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from geotempo.data_builders import levir
 from geotempo.data_builders.captions import CaptionedPairs, CaptionRecord
@@ -17,7 +18,7 @@ class LevirCC(CaptionedPairs):
     version = 1
     licence = levir.LICENCE
     citation = "Liu et al. 2022, Remote Sensing Image Change Captioning With Dual-Branch Transformers, IEEE TGRS"
-    evidence = "real"
+    evidence: ClassVar[Literal["real", "documentation"]] = "real"
     folders: tuple[str, ...] = ("A", "B")
 
     def check_layout(self, root: Path) -> None:
