@@ -33,6 +33,7 @@ from geotempo.data_builders.source import (
     need_folder,
     same_size,
 )
+from geotempo.data_builders.tiling import Tiles, check_tile
 from geotempo.data_builders.xbd_labels import read_targets
 from geotempo.model.errors import LayoutError
 from geotempo.model.records import ImageRecord, Modality
@@ -49,6 +50,7 @@ class Bright(FolderSource):
     Args:
         held_out: Events (`bata-explosion`) that become val, while all others become train; a list, or text with commas. Empty
             follows the lists.
+        tile: Longest side of a sample's images in pixels; 0 keeps whole scenes of 1024.
     """
 
     name = "bright"
@@ -58,8 +60,8 @@ class Bright(FolderSource):
     evidence = "documentation"
     tasks = ("change_vqa", "change_grounding", "referring_segmentation", "damage", "counting", "temporal_referring")
 
-    def __init__(self, held_out: str | tuple[str, ...] | list[str] = ()) -> None:
-        self.held_out = event_names(held_out)
+    def __init__(self, held_out: str | tuple[str, ...] | list[str] = (), tile: int = 0) -> None:
+        self.held_out, self.tile = event_names(held_out), check_tile(tile)
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
@@ -88,12 +90,17 @@ class Bright(FolderSource):
         target = load_labels(root / TARGET[0] / f"{stem}{TARGET[1]}.tif")
         same_size(before, (after.height, after.width), f"{POST[0]}/{stem}")
         same_size(before, target.shape, f"{TARGET[0]}/{stem}")
-        regions = {building.uid: building.region(before.height, before.width) for building in read_targets(target, LEVELS)}
-        draft = Draft(self.name, split, stem, (before, after), self.licence, {"event": event_of(stem), "scene": stem})
-        yield from damage_tasks(draft, regions, LEVELS)
+        read_targets(target, LEVELS)  # refuses unknown values of any tile
+        tiles = Tiles((before, after), self.tile)
+        for name, window in tiles:
+            draft = Draft(self.name, split, stem + name, tiles.at(window), self.licence,
+                          {"event": event_of(stem), "scene": stem})
+            height, width = draft.images[0].height, draft.images[0].width
+            found = read_targets(target[window], LEVELS)
+            yield from damage_tasks(draft, {building.uid: building.region(height, width) for building in found}, LEVELS)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
-        """Pairs per split, buildings per level."""
+        """Pairs (or tiles) per split, buildings per level."""
         found: Counter[str] = Counter()
         for sample in samples:
             if sample.id.endswith("#damage"):

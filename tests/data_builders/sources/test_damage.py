@@ -144,6 +144,16 @@ def test_bright_pairs_two_sensors(tmp_path):
     assert manifest["tally"]["buildings/destroyed"] == 8 and not check_store(store, progress=False).faults
 
 
+def test_tiles_of_both_sensors_show_the_same_place(tmp_path):
+    store, _ = built("bright", made.bright(tmp_path / "in"), tmp_path / "out", max_rejected=0.5, options={"tile": 20})
+    sample = store.by_id("bright/train/bata-explosion_00000000-1-1#damage")
+    assert [image.modality for image in sample.images] == ["optical", "sar"] and [image.width for image in sample.images] == [20, 20]
+    assert [region.label for region in sample.regions] == ["destroyed"] and sample.meta["scene"] == "bata-explosion_00000000"
+    with Image.open(tmp_path / "in/post-event/bata-explosion_00000000_post_disaster.tif") as picture:
+        assert np.array_equal(np.asarray(sample.images[1].rgb())[..., 0], np.asarray(picture)[20:, 20:])
+    assert not check_store(store, progress=False).faults
+
+
 def test_bright_lists_name_pairs_that_are_not_redistributed(tmp_path):
     store, manifest = built("bright", made.bright(tmp_path / "in"), tmp_path / "out", max_rejected=0.5)
     assert splits(store) == {"bata-explosion_00000000": "train", "beirut-explosion_00000000": "train",
