@@ -82,11 +82,18 @@ def task_of(name: Any, count: int) -> str:
         Rejection: The task is unknown.
     """
     said = str(name or "").strip().lower()
+    if said.endswith("region_captioning"):
+        return "region_caption"
     if said in TASK_NAMES:
         return TASK_NAMES[said]
     if said in BY_COUNT:
         return BY_COUNT[said][count > 1]
     raise Rejection("unknown task", f"task {name!r}; known: {', '.join((*TASK_NAMES, *BY_COUNT))}")
+
+
+def tidy(question: str) -> str:
+    """A question without the slips of the templates it was made from: `ship.. Include`, `[1, 2, 3, 4]. ?`."""
+    return re.sub(r"\.\s*\?", "?", re.sub(r"\.{2}(?=\s)", ".", question))
 
 
 def place_of(origin: str, images: Sequence[str]) -> dict[str, str]:

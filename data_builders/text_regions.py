@@ -115,7 +115,8 @@ def extract_turns(messages: Sequence[Message], codecs: Sequence[Codec], images: 
                   number: Callable[[str], int]) -> tuple[tuple[Message, ...], tuple[Region, ...], int]:
     """Take the geometry out of a conversation.
 
-    What a question says about the notation ("of the form [x_min, y_min, x_max, y_max]") is left out: each model has its own.
+    What a question says about the notation ("of the form [x_min, y_min, x_max, y_max]") is left out: each model has its own. So
+    is the box of the question where its answer begins by repeating it, as those of region captions do.
 
     Args:
         messages: Alternating user and assistant turns.
@@ -131,11 +132,12 @@ def extract_turns(messages: Sequence[Message], codecs: Sequence[Codec], images: 
     """
     done: list[Message] = []
     regions: list[Region] = []
-    left_out, on = 0, 1
+    left_out, on, asked = 0, 1, ""
     for message in messages:
         asks = message.role == "user"
-        on = number(message.text) if asks else on
-        words = _FORM.sub("", message.text) if asks else message.text
+        if asks:
+            on, asked = number(message.text), message.text
+        words = _FORM.sub("", message.text) if asks else _unrepeated(asked, message.text, codecs)
         part = extract(words, codecs, images[on - 1], on, len(regions), lists=not asks)
         if not part.text.strip():
             raise Rejection("empty text", f"nothing is left of {message.text[:80]!r} without its notation of boxes")
@@ -143,6 +145,18 @@ def extract_turns(messages: Sequence[Message], codecs: Sequence[Codec], images: 
         regions += part.regions
         left_out += part.left_out
     return tuple(done), tuple(regions), left_out
+
+
+def _unrepeated(question: str, answer: str, codecs: Sequence[Codec]) -> str:
+    """The answer without a geometry of the question at its beginning, if there are words after it and no other geometry."""
+    for codec in codecs:
+        match = codec.pattern.match(answer)
+        rest = answer[match.end() :].lstrip(" \n,:;.") if match else ""
+        if match is None or not rest or any(other.pattern.search(rest) for other in codecs):
+            continue
+        if match.group() in {other.group() for other in codec.pattern.finditer(question)}:
+            return rest
+    return answer
 
 
 def as_list(text: str) -> str:
@@ -184,7 +198,8 @@ def scaled_box(numbers: Sequence[str | float], image: ImageRecord, end: float | 
 def bracket_codec(name: str, end: float | None) -> Codec:
     """Boxes `[x1, y1, x2, y2]` of a convention.
 
-    A bracket of two or more numbers that are not four is an impossible box; `[x_min, y_min, x_max, y_max]` is prose.
+    Eight numbers, twelve and so on are several boxes in one bracket. Any other bracket of two or more numbers is an impossible
+    box; `[x_min, y_min, x_max, y_max]` is prose.
 
     Args:
         name: For messages.
@@ -193,7 +208,9 @@ def bracket_codec(name: str, end: float | None) -> Codec:
     pattern = re.compile(rf"\[\s*({NUMBER}(?:\s*,\s*{NUMBER})+)\s*\]", re.IGNORECASE)
 
     def read(match: re.Match[str], image: ImageRecord) -> list[Found]:
-        return [(scaled_box([part.strip() for part in match.group(1).split(",")], image, end), "")]
+        numbers = [part.strip() for part in match.group(1).split(",")]
+        step = 4 if len(numbers) % 4 == 0 else len(numbers)
+        return [(scaled_box(numbers[start : start + step], image, end), "") for start in range(0, len(numbers), step)]
 
     return Codec(name, pattern, read)
 

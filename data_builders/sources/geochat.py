@@ -2,7 +2,8 @@
 
 ```
 GeoChat_Instruct.json | VRSBench_train.json     [{"id", "image": "x.jpg", "conversations": [{"from", "value"}]}]
-images                                          below root, images/, or a folder directly in one of these (Images_train/)
+images                                          below root, images/, a folder directly in one of these (Images_train/), or where
+                                                GeoChat's archive puts them, share/softwares/kartik/GeoChat_finetuning/...
 ```
 Boxes are percents: GeoChat `{<x1><y1><x2><y2>|<theta>}`, turned by theta degrees around the centre; VRSBench without theta.
 Words in `<p>...</p>` are what the boxes after them show, `<delim>` stands between several. `[refer]`, `[identify]`, `[grounding]`,
@@ -32,6 +33,7 @@ from geotempo.data_builders.text_regions import GEOCHAT, VRSBENCH, Codec, as_lis
 from geotempo.model.errors import LayoutError
 
 LOOKED_AT = 8
+UNPACKED = "share/softwares/kartik/GeoChat_finetuning/final_images_llava"
 
 
 class GeochatInstruct(RecordSource):
@@ -82,7 +84,8 @@ class GeochatInstruct(RecordSource):
         conversation = read_conversation(turns, 1)
         task = geochat_task(conversation.messages, tags)
         if root not in self._places:
-            self._places[root] = folders([Path(self.images)] if self.images else [root, root / "images"])
+            tops = [root, root / "images"]
+            self._places[root] = folders([Path(self.images)] if self.images else [*tops, *(top / UNPACKED for top in tops)])
         image = load_image(locate(name, self._places[root]))
         number = int(key.rpartition(":")[2])
         draft = Draft(self.name, "train", str(number), (image,), self.licence,

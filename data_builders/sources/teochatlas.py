@@ -7,8 +7,8 @@ images                    unpacked from the tar files anywhere below root, train
 ```
 A record has `video` (always a list of paths), `conversations`, `timestamp` (a date per image, or empty), `task`, and perhaps
 `dataset`, `polygon` (WKT in 256ths of the image), `lat_lon`, `sensor`, `metadata`. Traps: images are not always in time order
-and are sorted by their dates; without a date for each of them their order stays. Paths may begin with folders of the machine
-where they were written, which are left out until the rest is found. Boxes are percents `[x_min, y_min, x_max, y_max]` of the
+and are sorted by their dates; without a date for each of them their order stays. Paths begin with `TEOChatlas/` or other folders
+that are left out until the rest is found. The training file has no outlines. Boxes are percents `[x_min, y_min, x_max, y_max]` of the
 whole image, and those that rounding left without width are set aside with their record. The sentence before `<video>` is left
 out (our prompt writes dates and sensors itself) and stands in the meta. Some records of the GeoChat part have no image.
 A request for boxes that is answered by a sentence without any gets the empty list after it.
@@ -29,7 +29,7 @@ from geotempo.data_builders.instructions import conversation_sample, folders, im
 from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, RecordSource, Rejection, load_image, need_folder
-from geotempo.data_builders.teochat_records import ORIGINS, origin_of, outlines, place_of, task_of
+from geotempo.data_builders.teochat_records import ORIGINS, origin_of, outlines, place_of, task_of, tidy
 from geotempo.data_builders.text_regions import GEOCHAT, TEOCHAT, as_list
 from geotempo.model.errors import InputError, LayoutError
 
@@ -99,7 +99,8 @@ class Teochatlas(RecordSource):
         turns, tags = untagged(record["conversations"])
         conversation = read_conversation(turns, len(names), numbers)
         geochat = origin == "geochat"
-        task = geochat_task(conversation.messages, tags) if geochat else task_of(record.get("task"), len(names))
+        named = not geochat or str(record.get("task")).endswith("region_captioning")
+        task = task_of(record.get("task"), len(names)) if named else geochat_task(conversation.messages, tags)
         images = tuple(load_image(locate(names[index], self.places(root)), date=dates[index], sensor=sensors[index])
                        for index in order)
         on = image_named(conversation.messages[-2].text, len(images))
@@ -110,7 +111,7 @@ class Teochatlas(RecordSource):
                       {"origin": origin, **place_of(origin, [names[index] for index in order]),
                        "record": {"file": file, "number": int(number)}})
         yield conversation_sample(draft, task, conversation, (TEOCHAT, GEOCHAT), extra=extra,
-                                  begin=lambda place, question: in_words(question, tags[place], draft.id(f"{task}:{place}")),
+                                  begin=lambda place, question: in_words(tidy(question), tags[place], draft.id(f"{task}:{place}")),
                                   finish=as_list if task == "change_grounding" else str,
                                   **{name: fact for name, fact in facts.items() if fact})
 

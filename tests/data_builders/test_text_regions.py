@@ -54,6 +54,7 @@ def test_turned_boxes_of_geochat_keep_centre_size_and_angle(box, angle, side):
     ("[0, 8, 49, 53] and [1, 2, 3, 4]\n[2, 2, 9, 9]", "<regions:5,6,7>"),
     ("The building at [0, 8, 49, 53], seen here.", "The building at <region:5>, seen here."),
     ("Two: [0, 8, 49, 53], [1, 2, 3, 4].", "Two: <region:5>, <region:6>."),
+    ("[0, 8, 49, 53, 1, 2, 3, 4].", "<regions:5,6>"),
     ("Nothing [yet] in [3].", "Nothing [yet] in [3]."),
 ])
 def test_answers_of_nothing_but_boxes_are_lists_and_sentences_keep_theirs_inside(text, expected):
@@ -117,6 +118,18 @@ def test_an_answer_lies_on_the_image_that_its_question_names():
 def test_questions_do_not_ask_for_the_notation_of_one_model(text, expected):
     messages = (Message("user", text), Message("assistant", "[1, 2, 3, 4]"))
     assert extract_turns(messages, [TEOCHAT], (WIDE,), lambda text: 1)[0][0].text == expected
+
+
+@pytest.mark.parametrize(("question", "answer", "expected"), [
+    ("What is [1, 2, 3, 4]?", "[1, 2, 3, 4] a ship", "a ship"),
+    ("What is {<1><2><3><4>|<5>}?", "{<1><2><3><4>|<5>} a ship", "a ship"),
+    ("What is [1, 2, 3, 4]?", "[1, 2, 3, 5] a ship", "<region:1> a ship"),
+    ("Where is [1, 2, 3, 4]?", "[1, 2, 3, 4]", "<regions:1>"),
+    ("What is [1, 2, 3, 4]?", "[1, 2, 3, 4], [1, 2, 3, 5]", "<regions:1,2>"),
+])
+def test_the_box_of_the_question_is_not_said_again(question, answer, expected):
+    messages = (Message("user", question), Message("assistant", answer))
+    assert extract_turns(messages, [TEOCHAT, GEOCHAT], (WIDE,), lambda text: 1)[0][1].text == expected
 
 
 def test_a_turn_of_nothing_but_notation_is_named():

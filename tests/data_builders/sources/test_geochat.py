@@ -27,7 +27,7 @@ def nth(store, number):
 def test_the_stores_are_sound(instruct, tmp_path):
     store, manifest = instruct
     assert manifest["rejected"]["total"] == 0 and not check_store(store, progress=False).faults
-    assert manifest["tally"] == {"records/grounding": 1, "records/identify": 1, "records/no tag": 2, "records/refer": 2, "regions": 6}
+    assert manifest["tally"] == {"records/grounding": 1, "records/identify": 1, "records/no tag": 3, "records/refer": 2, "regions": 6}
     build_store("vrsbench", made.write_vrsbench(tmp_path / "in"), tmp_path / "out", progress=False)
     assert not check_store(Store(tmp_path / "out"), progress=False).faults
 
@@ -36,7 +36,8 @@ def test_the_stores_are_sound(instruct, tmp_path):
     (0, "change_grounding", "where is the ship on the left?", "<regions:0>"),
     (3, "caption", "describe the image in detail", "2 ships <region:0> <region:1> lie at a dock."),
     (4, "vqa", "What kind?", "A ferry."),
-    (5, "classification", "Classify the image in the following classes: harbor, forest.", "harbor"),
+    (5, "caption", "Describe the image.", "A field."),
+    (6, "classification", "Classify the image in the following classes: harbor, forest.", "harbor"),
 ])
 def test_questions_and_answers(instruct, number, task, question, answer):
     sample = nth(instruct[0], number)
@@ -63,7 +64,7 @@ def test_all_turns_are_kept(instruct):
 
 
 def test_folders_of_another_machine_are_left_out_from_the_front(instruct):
-    assert nth(instruct[0], 5).images[0].id != nth(instruct[0], 4).images[0].id  # images/sub/P0001.png, not images/P0001.png
+    assert nth(instruct[0], 6).images[0].id != nth(instruct[0], 4).images[0].id  # images/sub/P0001.png, not images/P0001.png
 
 
 def test_what_cannot_be_used_is_named_with_its_record(tmp_path):

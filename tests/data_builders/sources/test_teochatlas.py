@@ -44,6 +44,9 @@ def test_every_record_is_kept_and_the_store_is_sound(built):
     (6, "temporal_referring", "In which image(s) was construction finished in this region <region:0>?", "Image 4, Image 5"),
     (7, "region_vqa", "What is the development status in this region <region:0> in image 3?", "Excavation"),
     (9, "classification", "Which of the following classes?", "dam"),
+    (12, "region_caption", "What is <region:0>?", "a white ship"),
+    (13, "change_grounding", "Identify the location of the ship. Include bounding boxes for each identified object in your response",
+     "<regions:0>"),
 ])
 def test_questions_and_answers(built, number, task, question, answer):
     sample = nth(built[0], number)
