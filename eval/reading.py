@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from geotempo.data_builders.sample import REGIONS, Sample
+from geotempo.data_builders.sample import REGIONS, Sample, region_indices
 from geotempo.eval.metrics.text import normalise_short
 from geotempo.model import answer, prompts
 from geotempo.model.convention import GEOTEMPO, Convention
@@ -59,10 +59,13 @@ def true_regions(sample: Sample) -> tuple[Region, ...]:
     """The regions that a complete answer would list.
 
     An answer lists a limited number of regions, and the builder counts what it left out in `left_out`. Scores are
-    measured against everything that is there, so the limit costs what it costs.
+    measured against everything that is there, so the limit costs what it costs. Outlines that stand beside the boxes (meta
+    `polygons`) and regions that only a question names are no part of an answer.
     """
     named = sample.target_regions or ()
-    every = tuple(region for region in sample.regions if region.assessable)
+    asked = {index for message in sample.messages[:-1] for index in region_indices(message.text)}
+    aside = {*sample.meta.get("polygons", ()), *asked.difference(region_indices(sample.target))}
+    every = tuple(region for index, region in enumerate(sample.regions) if region.assessable and index not in aside)
     left_out = sample.meta.get("left_out", 0)
     return every if left_out and len(named) + left_out == len(every) else named
 

@@ -9,6 +9,7 @@ from geotempo.data_builders.check import check_store
 from geotempo.data_builders.render import target_text
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
+from geotempo.eval.reading import true_regions
 from geotempo.model.convention import TEOCHAT
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.geometry import Box, RotatedBox, bounds
@@ -87,6 +88,16 @@ def test_outlines_are_regions_in_pixels_of_the_image(built):
     assert partly.meta["polygons"] == [1]
     assert partly.meta["polygons_unusable"] == {"unreadable WKT": 1, "outside the image": 1}
     assert manifest["tally"]["unusable outlines/unreadable WKT"] == 1
+
+
+def test_a_long_list_is_scored_against_all_its_boxes_and_no_outline(tmp_path):
+    boxes = ", ".join(f"[{number}, 0, {number + 1}, {number + 1}]" for number in range(40))
+    record = made.record("xBD", "change_detection_localization", made.HARVEY, f"{made.PAIR}Identify all buildings but [1, 1, 2, 2].",
+                         boxes, polygon=[made.SQUARE] * 40)
+    build_store("teochatlas", made.write(tmp_path / "in", [record], {}), tmp_path / "out", progress=False)
+    sample = nth(Store(tmp_path / "out"), 0)
+    assert sample.meta["left_out"] == 8 and len(sample.target_regions) == 32
+    assert true_regions(sample) == sample.regions[1:41]
 
 
 def test_origin_place_and_terms_of_every_record(built):
