@@ -17,7 +17,8 @@ TAGS = {"refer": "change_grounding", "identify": "region_caption", "grounding": 
 """Our task by tag."""
 ASKING = ("human", "user")
 _TAG = re.compile(r"^((?:\s|<image>|<video>)*)\[(refer|identify|grounding|caption|vqa)\]\s*", re.IGNORECASE)
-_ASKS = re.compile(r"\?|\b(?:where|what|which|locat\w+|find|give|tell|show|box(?:es)?|identify|describe|detect)\b", re.IGNORECASE)
+_ASKS = re.compile(r"\?|\blocation (?:of|for)\b|\bbounding box|^(?:please |can you |could you )?(?:where|what|which|locate|find|give|tell|show|"
+                   r"identify|describe|detect|provide|output|return|point)\b", re.IGNORECASE)
 
 
 def untagged(turns: Any) -> tuple[Any, list[str]]:

@@ -2,6 +2,7 @@
 
 ```
 GeoChat_Instruct.json | VRSBench_train.json     [{"id", "image": "x.jpg", "conversations": [{"from", "value"}]}]
+VRSBench_EVAL_{Cap,referring,vqa}.json          [{"image_id": "x.png", "question", "ground_truth", "type"}]; split test
 images                                          below root, images/, a folder directly in one of these (Images_train/), or where
                                                 GeoChat's archive puts them, share/softwares/kartik/GeoChat_finetuning/...
 ```
@@ -41,6 +42,11 @@ class GeochatInstruct(RecordSource):
 
     Args:
         images: Folder of the images where it is not below the root.
+
+    Attributes:
+        train: Name of the training file.
+        tests: Task tag of each test file by its name.
+        codec: How boxes are written.
     """
 
     name = "geochat-instruct"
@@ -49,7 +55,8 @@ class GeochatInstruct(RecordSource):
     citation = "Kuckreja et al. 2024, GeoChat, CVPR, arXiv 2311.15826"
     evidence = "documentation"
     tasks = ("caption", "vqa", "region_vqa", "region_caption", "change_grounding", "classification")
-    file: ClassVar[str] = "GeoChat_Instruct.json"
+    train: ClassVar[str] = "GeoChat_Instruct.json"
+    tests: ClassVar[dict[str, str]] = {}
     codec: ClassVar[Codec] = GEOCHAT
 
     def __init__(self, images: str = "") -> None:
@@ -58,22 +65,26 @@ class GeochatInstruct(RecordSource):
 
     def files(self, root: Path) -> list[Path]:
         """See `RecordSource`."""
-        return [root / self.file]
+        return [root / name for name in (self.train, *self.tests) if (root / name).is_file()]
 
     def check_layout(self, root: Path) -> None:
         """See `Source`; the first records are looked at."""
-        need_folder(root, self.name, f"{self.file} and the unpacked images")
-        if not (root / self.file).is_file():
-            raise LayoutError(f"{root} has no {self.file}; {self.name} expects it and the unpacked images")
+        names = " or ".join((self.train, *self.tests))
+        need_folder(root, self.name, f"{names}, and the unpacked images")
+        if not self.files(root):
+            raise LayoutError(f"{root} has no {names}; {self.name} expects it and the unpacked images")
         if self.images and not Path(self.images).is_dir():
             raise LayoutError(f"images={self.images} is no folder; give the one that holds the unpacked images")
-        for number, record in enumerate(islice(stream_records(root / self.file), LOOKED_AT)):
-            wrong = record.detail if isinstance(record, Broken) else _wrong(record)
-            if wrong:
-                raise LayoutError(f"{self.file}, record {number}: {wrong}; this is not the file that {self.name} knows")
+        for path in self.files(root):
+            for number, record in enumerate(islice(stream_records(path), LOOKED_AT)):
+                wrong = record.detail if isinstance(record, Broken) else _wrong(self.as_conversation(path.name, record))
+                if wrong:
+                    raise LayoutError(f"{path.name}, record {number}: {wrong}; this is not the file that {self.name} knows")
 
     def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
         """The conversation of one record."""
+        file, _, number = key.rpartition(":")
+        record = self.as_conversation(file, record)
         wrong = _wrong(record)
         if wrong:
             raise Rejection("broken record", wrong)
@@ -83,17 +94,30 @@ class GeochatInstruct(RecordSource):
         turns, tags = untagged(record["conversations"])
         conversation = read_conversation(turns, 1)
         task = geochat_task(conversation.messages, tags)
+        image = load_image(locate(name, self.places(root)))
+        facts = {"tags": tags if any(tags) else None, "question_type": record.get("type")}
+        draft = Draft(self.name, "test" if file in self.tests else "train", f"{Path(file).stem}:{number}", (image,), self.licence,
+                      {"scene": self.scene(PurePosixPath(name).stem), "record": {"file": file, "number": int(number)}})
+        yield conversation_sample(draft, task, conversation, (self.codec,),
+                                  begin=lambda place, question: in_words(question, tags[place], draft.id(f"{task}:{place}")),
+                                  finish=as_list if task == "change_grounding" else str,
+                                  **{fact: value for fact, value in facts.items() if value})
+
+    def as_conversation(self, file: str, record: Any) -> Any:
+        """A record of a test file, question and `ground_truth`, as one of the training file; others stay."""
+        if file not in self.tests or not isinstance(record, Mapping):
+            return record
+        said = [{"from": "human", "value": record.get("question")}, {"from": "gpt", "value": record.get("ground_truth")}]
+        if isinstance(record.get("question"), str):
+            said[0]["value"] = f"[{self.tests[file]}] {record['question']}"
+        return {"image": record.get("image_id"), "conversations": said, "type": record.get("type")}
+
+    def places(self, root: Path) -> list[Path]:
+        """Folders that images are looked for below, looked up once."""
         if root not in self._places:
             tops = [root, root / "images"]
             self._places[root] = folders([Path(self.images)] if self.images else [*tops, *(top / UNPACKED for top in tops)])
-        image = load_image(locate(name, self._places[root]))
-        number = int(key.rpartition(":")[2])
-        draft = Draft(self.name, "train", str(number), (image,), self.licence,
-                      {"scene": self.scene(PurePosixPath(name).stem), "record": {"file": self.file, "number": number}})
-        facts: dict[str, Any] = {"tags": tags} if any(tags) else {}
-        yield conversation_sample(draft, task, conversation, (self.codec,),
-                                  begin=lambda place, question: in_words(question, tags[place], draft.id(f"{task}:{place}")),
-                                  finish=as_list if task == "change_grounding" else str, **facts)
+        return self._places[root]
 
     def scene(self, stem: str) -> str:
         """Name of the scene that an image shows or is cut from."""
@@ -109,7 +133,7 @@ class GeochatInstruct(RecordSource):
 
 
 class Vrsbench(GeochatInstruct):
-    """Captions, referring expressions and questions of VRSBench's training file.
+    """Captions, referring expressions and questions of VRSBench.
 
     Args:
         images: Folder of the images where it is not below the root.
@@ -118,7 +142,9 @@ class Vrsbench(GeochatInstruct):
     name = "vrsbench"
     licence = "academic; VRSBench, imagery of DOTA and DIOR"
     citation = "Li et al. 2024, VRSBench, NeurIPS, arXiv 2406.12384"
-    file = "VRSBench_train.json"
+    train = "VRSBench_train.json"
+    tests: ClassVar[dict[str, str]] = {"VRSBench_EVAL_Cap.json": "caption", "VRSBench_EVAL_referring.json": "refer",
+                                       "VRSBench_EVAL_vqa.json": "vqa"}
     codec = VRSBENCH
 
     def scene(self, stem: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotempo.data_builders.geochat_tags import untagged
+from geotempo.data_builders.geochat_tags import in_words, untagged
 from geotempo.data_builders.instructions import folders, image_named, in_time, locate, read_date, task_by_form
 from geotempo.data_builders.source import Rejection
 from geotempo.model.dates import AcquisitionDate
@@ -83,3 +83,13 @@ def test_tags_are_taken_off_every_question():
     assert [turn.get("content") for turn in done] == ["[refer] stays", "<image>\na ship", "[refer] too", "b", None]
     assert tags == ["refer", "identify", ""]
     assert untagged("no list") == ("no list", [])
+
+
+@pytest.mark.parametrize(("question", "kept"), [
+    ("where is the ship?", True), ("could you tell me the location for the ship?", True), ("the location of the ship is", True),
+    ("Locate the ship", True), ("the ship located at the top", False), ("a ship which is white.", False),
+])
+def test_a_bare_phrase_after_refer_becomes_a_question(question, kept):
+    asked = in_words(question, "refer", "some/id")
+    assert (asked == question) == kept and question.rstrip(".") in asked
+    assert in_words(question, "vqa", "some/id") == question

@@ -21,7 +21,7 @@ def instruct(tmp_path_factory):
 
 
 def nth(store, number):
-    return store.by_id(next(name for name in store.ids if f"/{number}#" in name))
+    return store.by_id(next(name for name in store.ids if f":{number}#" in name))
 
 
 def test_the_stores_are_sound(instruct, tmp_path):
@@ -80,8 +80,21 @@ def test_vrsbench_has_unique_ids_and_scenes(tmp_path):
     manifest = build_store("vrsbench", made.write_vrsbench(tmp_path / "in"), tmp_path / "out", progress=False)
     store = Store(tmp_path / "out")
     assert manifest["counts"]["by_task"] == {"caption": 1, "change_grounding": 1, "vqa": 1}
-    assert store.ids == ["vrsbench/train/0#caption", "vrsbench/train/1#change_grounding", "vrsbench/train/2#vqa"]
+    assert store.ids == ["vrsbench/train/VRSBench_train:0#caption", "vrsbench/train/VRSBench_train:1#change_grounding",
+                         "vrsbench/train/VRSBench_train:2#vqa"]
     assert [nth(store, number).meta["scene"] for number in range(3)] == ["P0003", "P0003", "00002"]
+
+
+def test_the_test_files_of_vrsbench(tmp_path):
+    root = made.write_vrsbench_tests(tmp_path / "in")
+    manifest = build_store("vrsbench", root, tmp_path / "out", progress=False, max_rejected=0.5)
+    store = Store(tmp_path / "out")
+    assert manifest["rejected"]["by_reason"] == {"no conversation": 1} and manifest["counts"]["by_split"] == {"test": 3}
+    referring = store.by_id("vrsbench/test/VRSBench_EVAL_referring:0#change_grounding")
+    assert referring.target == "<regions:0>" and referring.regions[0].geometry == Box(3.2, 6.4, 9.6, 12.8)
+    assert "The large ship located at the top" in referring.question != "The large ship located at the top."
+    assert store.by_id("vrsbench/test/VRSBench_EVAL_vqa:0#vqa").meta["question_type"] == "object quantity"
+    assert store.by_id("vrsbench/test/VRSBench_EVAL_Cap:0#caption").target == "A harbour."
 
 
 def test_faults_of_the_folder_are_named(tmp_path):
