@@ -39,6 +39,7 @@ class CaptionRecord:
         folder: `filepath` where the file gives it, else `split` as it stands.
         filename: Image name as given.
         captions: Without surrounding blanks and without the final period; empty sentences are left out.
+        empty: Number of sentences left out.
         changed: `changeflag`; where the file has none, whether any caption differs from the stock sentences of the
             data set; None where those are not known either.
         fault: Why the entry cannot be used; None for a sound one.
@@ -51,6 +52,12 @@ class CaptionRecord:
     captions: tuple[str, ...]
     changed: bool | None = None
     fault: Rejection | None = None
+    empty: int = 0
+
+    @property
+    def gaps(self) -> dict[str, int]:
+        """`empty_captions`, how many sentences were left out, as a meta entry; empty where none was."""
+        return {"empty_captions": self.empty} if self.empty else {}
 
 
 def read_captions(path: Path, *, split: str = "", stock: Collection[str] = ()) -> dict[str, CaptionRecord]:
@@ -168,7 +175,7 @@ class CaptionedPairs(FolderSource):
         """Load the two images of a record."""
         images = load_pair(*self.image_files(root, record))
         stem = Path(record.filename).stem
-        return Draft(self.name, record.split, stem, images, self.licence, self.facts(root, record))
+        return Draft(self.name, record.split, stem, images, self.licence, {**self.facts(root, record), **record.gaps})
 
     def samples(self, root: Path, key: str) -> Iterator[Sample]:
         """Caption of one pair, and yes/no where it is known whether it changed."""
@@ -191,7 +198,7 @@ def _record(entry: Any, number: int, file: str, split: str, stock: Collection[st
     """An entry, or what is wrong with it."""
     try:
         filename = str(entry["filename"])
-        captions = tuple(filter(None, (clean_caption(_sentence(sentence)) for sentence in entry["sentences"])))
+        sentences = [clean_caption(_sentence(sentence)) for sentence in entry["sentences"]]
         folder = str(entry.get("filepath") or entry.get("split") or split)
         name = str(split or entry.get("split") or entry["filepath"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -199,9 +206,10 @@ def _record(entry: Any, number: int, file: str, split: str, stock: Collection[st
         fault = Rejection("broken annotation", f"{file}, entry {number} has no readable {what}")
         return CaptionRecord(f"{file}:{number}", "", "", "", (), fault=fault)
     name = _SPELLINGS.get(name.lower(), name)
-    flag = entry.get("changeflag")
+    captions, flag = tuple(filter(None, sentences)), entry.get("changeflag")
     changed = bool(flag) if flag is not None else any(text.lower() not in stock for text in captions) if stock else None
-    return CaptionRecord(f"{name}/{Path(filename).stem}", name, folder, filename, captions, changed)
+    key = f"{name}/{Path(filename).stem}"
+    return CaptionRecord(key, name, folder, filename, captions, changed, empty=len(sentences) - len(captions))
 
 
 def _sentence(sentence: Any) -> str:

@@ -11,7 +11,7 @@ textaug_{train,valid,test}_rsicd.jsonl              {"filename": "rsicd_images/a
 There some of the five sentences are translations of the others into another language and back. An original ends with a blank
 and a period (" ."), a translation with a period alone; of the 1,093 test images, the sentences kept by that rule are those that
 EarthDial's results quote as the ground truth, image by image. Translations are no references unless asked for. Originals that were equal
-stand there once, so that an image may have fewer than five.
+stand there once, so that an image may have fewer than five. Three sentences are empty; the meta says so.
 
 RSICD: Lu et al. 2018, "Exploring Models and Data for Remote Sensing Image Caption Generation", IEEE TGRS 56. UCM-Captions and
 Sydney-Captions: Qu et al. 2016, "Deep semantic understanding of high resolution remote sensing image", CITS. UCM-Captions names
@@ -84,7 +84,8 @@ class ImageCaptions(FolderSource):
         record = usable(self.records(root)[key])
         image = load_image(self._find(root, record.filename))
         stem = Path(record.filename).stem
-        yield image_captions(Draft(self.name, record.split, stem, (image,), self.licence, {"scene": stem}), record.captions)
+        facts = {"scene": stem, **record.gaps}
+        yield image_captions(Draft(self.name, record.split, stem, (image,), self.licence, facts), record.captions)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Images and captions per split."""
@@ -92,7 +93,8 @@ class ImageCaptions(FolderSource):
         for sample in samples:
             found[f"images/{sample.split}"] += 1
             found[f"captions/{sample.split}"] += len(sample.meta["references"])
-        return found
+            found[f"empty captions/{sample.split}"] += sample.meta.get("empty_captions", 0)
+        return +found
 
     def _find(self, root: Path, filename: str) -> Path:
         """The image of an entry, whose name may hold a folder of its author's.
@@ -169,4 +171,5 @@ def _entry(entry: object, file: str, number: int, split: str, variants: bool) ->
     originals = [text for text in sentences if text.endswith(_ORIGINAL)]
     kept = sentences if variants or not originals else originals
     captions = tuple(filter(None, map(clean_caption, kept)))
-    return CaptionRecord(f"{split}/{Path(filename).stem}", split, split, str(filename), captions)
+    key = f"{split}/{Path(filename).stem}"
+    return CaptionRecord(key, split, split, str(filename), captions, empty=len(kept) - len(captions))
