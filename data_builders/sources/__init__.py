@@ -44,6 +44,8 @@ SOURCES = {
     "teochatlas": ("teochatlas", "Teochatlas"),
     "geochat-instruct": ("geochat", "GeochatInstruct"),
     "vrsbench": ("geochat", "Vrsbench"),
+    "geollava": ("geollava", "Geollava"),
+    "unirs": ("unirs", "Unirs"),
     "scenes": ("scenes", "Scenes"),
     "jsonl": ("jsonl", "Jsonl"),
 }
