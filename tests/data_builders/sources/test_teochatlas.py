@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
@@ -125,6 +126,8 @@ def test_the_geochat_part_has_its_own_tags(built):
 def test_evaluation_files_tell_the_origin_where_the_record_does_not(built):
     store, _ = built
     assert nth(store, 0, "CDVQA").task == "change_vqa" and nth(store, 0, "CDVQA").meta["origin"] == "cdvqa"
+    assert nth(store, 0, "CDVQA").meta["original_question"].startswith("This is a pair of satellite images")
+    assert "original_question" not in nth(store, 0).meta
     assert nth(store, 0, "LRBEN").task == "vqa" and nth(store, 0, "LRBEN").meta["licence"].startswith("CC-BY-4.0")
 
 
@@ -176,3 +179,29 @@ def test_images_elsewhere(tmp_path):
     (root / "train/TEOChatlas_images").rename(tmp_path / "pictures")
     manifest = build_store("teochatlas", root, tmp_path / "out", options={"images": str(tmp_path / "pictures")}, progress=False)
     assert manifest["counts"]["samples"] == 1
+
+
+def test_the_demonstration_images_of_the_authors_with_their_prompts(shared, tmp_path):
+    folder = shared("TEOChat_examples")
+    fmow, fabric = [f"fMoW_cls_{n}.png" for n in range(1, 5)], [f"QFabric_rtqa_{n}.png" for n in range(1, 6)]
+    records = [  # the prompts are the authors', the answers only stand in their place
+        made.record("fMoW", "scene_classification", fmow, f"{made.SEQUENCE}Classify the sequence of images as one of: flooded road, "
+                    "lake or pond, aquaculture, dam, mountain trail.", "flooded road"),
+        made.record("xBD", "change_detection_classification", ["xBD_cls_1.png", "xBD_cls_2.png"], f"{made.PAIR}Classify the level of "
+                    "damage experienced by the building at location [0, 8, 49, 53].", "Destroyed"),
+        made.record("S2Looking", "change_detection_detection", ["S2Looking_cd_1.png", "S2Looking_cd_2.png"], f"{made.PAIR}Identify "
+                    "all changed buildings using bounding boxes of the form [x_min, y_min, x_max, y_max].", "[0, 8, 49, 53]."),
+        made.record("QFabric", "temporal_referring_expression", fabric, f"{made.SEQUENCE}In which image was construction finished?",
+                    "Image 5"),
+        made.record("xBD", "region_based_question_answering", ["rqa.png"], f"{made.SINGLE}What is this? [21, 3, 47, 19]", "A road"),
+    ]
+    root = made.write(tmp_path / "in", records, {})
+    manifest = build_store("teochatlas", root, tmp_path / "out", options={"images": str(folder)}, progress=False)
+    store = Store(tmp_path / "out")
+    assert manifest["rejected"]["total"] == 0 and not check_store(store, progress=False).faults
+    assert [len(nth(store, number).images) for number in range(5)] == [4, 2, 2, 5, 1]
+    image, region = nth(store, 1).images[1], nth(store, 1).regions[0]
+    assert region.geometry == Box(0, 0.08 * image.height, 0.49 * image.width, 0.53 * image.height)
+    assert target_text(nth(store, 2), convention=TEOCHAT) == "[0, 8, 49, 53]"
+    with Image.open(folder / "fMoW_cls_1.png") as picture:
+        assert (nth(store, 0).images[0].width, nth(store, 0).images[0].height) == picture.size
