@@ -123,10 +123,18 @@ def clean_caption(raw: str) -> str:
     return raw.strip().removesuffix(".").strip()
 
 
-def pair_captions(draft: Draft, captions: Sequence[str], changed: bool | None = None) -> Iterator[Sample]:
-    """The caption sample of a pair (answer: the first caption; all of them as references), and yes/no where known."""
+def pair_captions(draft: Draft, captions: Sequence[str], changed: bool | None = None,
+                  wording: str = "change_caption") -> Iterator[Sample]:
+    """The caption sample of a pair (answer: the first caption; all of them as references), and yes/no where known.
+
+    Args:
+        draft: The pair.
+        captions: At least one.
+        changed: Whether anything changed; None asks nobody.
+        wording: Name of the question in `prompts.yaml`; `change_caption` asks for a sentence.
+    """
     tag = "change_caption"
-    yield draft.sample(tag, tag, ask(tag, draft.id(tag)), captions[0], references=list(captions))
+    yield draft.sample(tag, tag, ask(wording, draft.id(tag)), captions[0], references=list(captions))
     if changed is not None:
         tag = "change_vqa"
         yield draft.sample(tag, tag, ask("change_vqa.any", draft.id(tag)), "yes" if changed else "no")

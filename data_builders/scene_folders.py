@@ -96,6 +96,7 @@ class ClassFolders(FolderSource):
         if not 0 <= val_share < 1:
             raise InputError(f"val_share is {val_share}; give a share from 0 (no val) to below 1")
         self.val_share = val_share
+        self.dataset = self.name
         self._listed: dict[Path, dict[str, Path]] = {}
 
     @abstractmethod
@@ -166,7 +167,7 @@ class ClassFolders(FolderSource):
             raise Rejection("unknown class", f"{rest}: {folder} is none of the {len(named)} classes of {self.name}; "
                                              "scene-folders takes folders as they are")
         path = next((base / rest for base in self.split_folders(root).values() if (base / rest).is_file()), root / rest)
-        draft = Draft(self.name, split, slug_path(path, rest), self.images(path), self.licence)
+        draft = Draft(self.dataset, split, slug_path(path, rest), self.images(path), self.licence)
         tag = "classification"
         if len(named) <= MAX_NAMED:
             question = ask("classification.scene", draft.id(tag), classes=", ".join(named))

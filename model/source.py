@@ -173,7 +173,8 @@ def _open_plain(file: Path) -> Source | None:
         data = file.read_bytes() if file.stat().st_size else b""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as picture:
+            # Pillow logs an error for every TIFF of more than a few bands that it looks at.
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
                 kind, mode, (width, height) = picture.format, picture.mode, picture.size
                 if kind not in _PLAIN or mode not in _EIGHT_BIT:
                     return None

@@ -11,14 +11,13 @@ Helber et al. 2019, "EuroSAT: A Novel Dataset and Deep Learning Benchmark for La
 JSTARS 12.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from geotempo.data_builders.schema import content_id
 from geotempo.data_builders.source import Rejection, load_image
-from geotempo.data_builders.sources.scene_folders import SceneFolders
+from geotempo.data_builders.sources.scene_folders import ListedScenes
 from geotempo.model.bandplan import Spectral
 from geotempo.model.errors import InputError
 from geotempo.model.raster import load_stack
@@ -33,7 +32,7 @@ PLACES = {
 }
 
 
-class EuroSat(SceneFolders):
+class EuroSat(ListedScenes):
     """EuroSAT.
 
     Args:
@@ -49,7 +48,7 @@ class EuroSat(SceneFolders):
     classes = ("annual crop", "forest", "herbaceous vegetation", "highway", "industrial", "pasture", "permanent crop",
                "residential", "river", "sea lake")
 
-    def __init__(self, bands: Literal["rgb", "ms"] = "rgb", views: Sequence[str] = VIEWS, val_share: float = 0.2) -> None:
+    def __init__(self, bands: Literal["rgb", "ms"] = "rgb", views: tuple[str, ...] = VIEWS, val_share: float = 0.2) -> None:
         super().__init__(val_share)
         if bands not in PLACES:
             raise InputError(f"bands is {bands!r}; allowed: {', '.join(PLACES)}")

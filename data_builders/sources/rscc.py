@@ -73,7 +73,7 @@ class Rscc(RecordSource):
         facts = {"event": match["event"], "scene": match["scene"]} if match else {"scene": name}
         file, _, number = key.rpartition(":")
         draft = Draft(self.name, split, f"{Path(file).stem}-{number}", images, self.licence, {**facts, "captions_by": "model"})
-        yield from pair_captions(draft, [caption])
+        yield from pair_captions(draft, [caption], wording="change_caption.detailed")
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Pairs per split and event."""

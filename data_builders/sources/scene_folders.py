@@ -15,36 +15,61 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from geotempo.data_builders.licences import licence_id
 from geotempo.data_builders.scene_folders import ClassFolders, readable, same_name, subfolders
 from geotempo.data_builders.source import load_image
 from geotempo.model.records import ImageRecord
 
 
-class SceneFolders(ClassFolders):
-    """Any folder of folders: the classes are the folders' names, as words in lower case."""
+class ListedScenes(ClassFolders):
+    """A data set whose classes are known; folders are recognised whatever their capitals, blanks, hyphens and underscores."""
 
-    name = "scene-folders"
     version = 1
-    licence = "unknown; the user's own images"
-    citation = "-"
     evidence: ClassVar[Literal["real", "documentation"]] = "real"
-    classes: tuple[str, ...] = ()
-    gsd: float | None = None
-
-    def __init__(self, val_share: float = 0.2) -> None:
-        super().__init__(val_share)
-        self._named: dict[Path, list[str]] = {}
+    classes: ClassVar[tuple[str, ...]]
+    gsd: ClassVar[float | None] = None
 
     def label(self, folder: str) -> str | None:
         """See `ClassFolders`."""
-        if not self.classes:
-            return readable(folder)
         return {same_name(label): label for label in self.classes}.get(same_name(folder))
 
     def named(self, root: Path) -> Sequence[str]:
         """See `ClassFolders`."""
-        if self.classes:
-            return sorted(self.classes)
+        return sorted(self.classes)
+
+    def images(self, path: Path) -> tuple[ImageRecord, ...]:
+        """The picture itself."""
+        return (load_image(path, gsd=(self.gsd, self.gsd) if self.gsd else None),)
+
+
+class SceneFolders(ClassFolders):
+    """Any folder of folders: the classes are the folders' names, as words in lower case.
+
+    Args:
+        licence: Terms of the images, `ID; details`; nobody else can say.
+        dataset: Name of the data set in the samples.
+        val_share: Share of each class that is val where the folders tell no split, 0 to below 1.
+    """
+
+    name = "scene-folders"
+    version = 1
+    licence = "unknown; the user says"
+    citation = "the user's own data"
+    evidence = "real"
+
+    def __init__(self, licence: str = "unknown", dataset: str = "scene-folders", val_share: float = 0.2) -> None:
+        super().__init__(val_share)
+        licence_id(licence)
+        self.licence = licence  # type: ignore[misc]  # here it is not the class that knows
+        self.dataset = dataset
+        self._named: dict[Path, list[str]] = {}
+
+    def label(self, folder: str) -> str | None:
+        """See `ClassFolders`."""
+        return readable(folder)
+
+    def named(self, root: Path) -> Sequence[str]:
+        """See `ClassFolders`."""
         if root not in self._named:
             self._named[root] = sorted({readable(folder.name) for base in self.split_folders(root).values()
                                         for folder in subfolders(base)})
@@ -52,10 +77,10 @@ class SceneFolders(ClassFolders):
 
     def images(self, path: Path) -> tuple[ImageRecord, ...]:
         """The picture itself."""
-        return (load_image(path, gsd=(self.gsd, self.gsd) if self.gsd else None),)
+        return (load_image(path),)
 
 
-class NwpuResisc45(SceneFolders):
+class NwpuResisc45(ListedScenes):
     """NWPU-RESISC45."""
 
     name = "nwpu-resisc45"
@@ -72,7 +97,7 @@ class NwpuResisc45(SceneFolders):
     )
 
 
-class UcMerced(SceneFolders):
+class UcMerced(ListedScenes):
     """UC Merced Land Use."""
 
     name = "uc-merced"
@@ -87,7 +112,7 @@ class UcMerced(SceneFolders):
     )
 
 
-class Aid(SceneFolders):
+class Aid(ListedScenes):
     """AID."""
 
     name = "aid"

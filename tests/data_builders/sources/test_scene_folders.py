@@ -13,9 +13,10 @@ from PIL import Image
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
+from geotempo.data_builders.options import read_options
 from geotempo.data_builders.render import to_request
 from geotempo.data_builders.scene_folders import balanced_split, readable, same_name
-from geotempo.data_builders.sources import make_source
+from geotempo.data_builders.sources import make_source, source_class
 from geotempo.data_builders.sources.scene_folders import Aid, NwpuResisc45, UcMerced
 from geotempo.data_builders.store import Store
 from geotempo.model.errors import InputError, LayoutError
@@ -68,11 +69,20 @@ def test_tiff_becomes_png_and_other_sizes_stay(tmp_path):
         assert picture.format == "PNG" and np.array_equal(np.asarray(picture), np.asarray(original))
 
 
-def test_builds_are_equal_to_the_byte_with_one_and_two_workers(tmp_path, digest):
+def test_building_twice_gives_the_same_bytes(tmp_path, digest):
     root = made.uc_merced(tmp_path / "in", each=6)
     built("uc-merced", root, tmp_path / "one")
-    built("uc-merced", root, tmp_path / "two", workers=2)
+    built("uc-merced", root, tmp_path / "two")
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
+
+
+def test_the_user_names_data_set_and_licence(tmp_path):
+    root = made.folders(tmp_path / "in", each=2)
+    store, manifest = built("scene-folders", root, tmp_path / "out", options={"licence": "CC-BY-4.0; me", "dataset": "mine"})
+    assert store.ids[0].startswith("mine/") and manifest["licence"] == "CC-BY-4.0; me"
+    assert store.by_id(store.ids[0]).meta["licence"] == "CC-BY-4.0; me"
+    with pytest.raises(InputError, match="unknown licence 'free'"):
+        make_source("scene-folders", licence="free")
 
 
 @pytest.mark.parametrize(("present", "expected"), [
@@ -189,13 +199,13 @@ def test_folder_names_as_words(folder, words):
     assert readable(folder) == words
 
 
-def test_eurosat_bands_become_views_of_one_acquisition(tmp_path):
+def test_eurosat_bands_become_views_of_one_acquisition(tmp_path, caplog):
     store, _ = built("eurosat", made.eurosat_ms(tmp_path / "in"), tmp_path / "out", options={"bands": "ms", "val_share": 0})
     sample = store.by_id("eurosat/train/AnnualCrop/AnnualCrop_1#classification")
     assert [image.view for image in sample.images] == ["true colour", "false colour", "NDVI"]
     assert time_order(sample.images).numbers == (1, 1, 1) and {image.sensor for image in sample.images} == {"Sentinel-2"}
     assert {image.modality for image in sample.images} == {"multispectral"} and sample.images[0].gsd == pytest.approx((10, 10), rel=0.01)
-    assert not check_store(store, progress=False).faults
+    assert not check_store(store, progress=False).faults and not caplog.records
     text = "".join(part.get("text", "") for part in render(to_request(sample)).messages[0]["content"])
     assert text.count("Image 1") == 3 and "NDVI" in text and "Image 2" not in text
 
@@ -210,11 +220,19 @@ def test_eurosat_views_show_the_right_bands_though_b8a_is_last(tmp_path):
     assert ndvi == pytest.approx([255 * (0.18 / 0.30 + 1) / 2] * 3, abs=0.51)
 
 
+def test_options_on_the_command_line():
+    given = read_options(source_class("eurosat"), ["bands=ms", "views=[NDVI, SWIR]", "val_share=0.1"])
+    source = make_source("eurosat", **given)
+    assert (source.bands, source.views, source.val_share) == ("ms", ("NDVI", "SWIR"), 0.1)
+    with pytest.raises(InputError, match="unknown view 'NVDI'"):
+        make_source("eurosat", views=("NVDI",))
+
+
 def test_eurosat_takes_other_views_and_names_files_with_other_bands(tmp_path):
     root = made.eurosat_ms(tmp_path / "in")
     made.bands(root / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif/SeaLake/SeaLake_3.tif", names=made.NAMES[:12])
     store, manifest = built("eurosat", root, tmp_path / "out", max_rejected=0.5,
-                            options={"bands": "ms", "views": ["SWIR", "ndwi"], "val_share": 0})
+                            options={"bands": "ms", "views": ("SWIR", "ndwi"), "val_share": 0})
     assert [image.view for image in store.by_id("eurosat/train/SeaLake/SeaLake_1#classification").images] == ["SWIR", "NDWI"]
     assert manifest["rejected"]["by_reason"] == {"unsupported image": 1}
     detail = rejected(tmp_path / "out")["train/SeaLake/SeaLake_3.tif"][1]
