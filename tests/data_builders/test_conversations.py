@@ -1,6 +1,11 @@
 """Turns of instruction sets: role names, image tags in every place, introductions, and what is refused."""
 
+import re
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from geotempo.data_builders.conversations import in_front, read_conversation
 from geotempo.data_builders.source import Rejection
@@ -81,3 +86,19 @@ def test_what_cannot_be_used_is_named(given, reason):
     with pytest.raises(Rejection) as caught:
         read_conversation(given, 1)
     assert caught.value.reason == reason
+
+
+WORDS = st.text(alphabet="abc .,:?\n<>{}[]", min_size=1, max_size=20).filter(lambda text: any(map(str.isalpha, text)))
+
+
+@given(st.lists(WORDS, min_size=2, max_size=6), st.integers(0, 4), st.data())
+def test_no_tag_is_left_and_no_word_is_lost_wherever_tags_stand(words, images, data):
+    pieces = [*words]
+    for _ in range(images):
+        pieces.insert(data.draw(st.integers(0, len(pieces))), "<image>")
+    text = read_conversation(turns(" ".join(pieces), "yes"), images).messages[0].text
+    assert "<image>" not in text and "<video>" not in text
+    left = [int(number) for number in re.findall(r"Image (\d)", text)]
+    assert left == sorted(left) and set(left) <= set(range(1, images + 1))
+    bare = re.sub(r"Images? \d", "", text)
+    assert Counter(filter(str.isalpha, bare)) == Counter(filter(str.isalpha, "".join(words)))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotempo.data_builders.render import target_text
-from geotempo.data_builders.sample import Message, Sample
+from geotempo.data_builders.sample import Message, Sample, region_indices
 from geotempo.data_builders.source import MAX_REGIONS, Rejection
 from geotempo.data_builders.text_regions import (
     GEOCHAT,
@@ -35,6 +35,16 @@ def test_boxes_of_teochat_survive_the_way_to_pixels_and_back(boxes, width, heigh
     assert found.text == "<regions:" + ",".join(map(str, range(len(boxes)))) + ">"
     frames = [CONVENTION.frame(width, height)]
     assert [answer.format_region(region, frames, "teochat") for region in found.regions] == written
+
+
+@given(st.text(alphabet="abc [](){}<>,.;|\n123-"), st.sampled_from([True, False]))
+def test_whatever_the_text_it_is_read_or_set_aside(text, lists):
+    try:
+        found = extract(text, [TEOCHAT, GEOCHAT], WIDE, 1, lists=lists)
+    except Rejection:
+        return
+    assert found.regions or found.text == text
+    assert region_indices(found.text) == list(range(len(found.regions)))
 
 
 @given(percent, st.integers(-180, 180).filter(bool), st.integers(30, 3000))
