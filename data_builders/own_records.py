@@ -252,10 +252,11 @@ def _paths(given: Any) -> tuple[str, ...]:
 
 def _swift_turns(record: Mapping[str, Any]) -> list[Any]:
     """Turns from `messages`, or from `system`, `history`, `query` and `response`."""
-    if "messages" in record:
+    if isinstance(record.get("messages"), list):
         return list(record["messages"])
     turns = [{"role": "system", "content": record["system"]}] if record.get("system") else []
-    for pair in record.get("history") or ():
+    history = record.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise Rejection("broken record", f"an entry of history is {str(pair)[:60]!r}; expected [question, answer]")
         turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
@@ -286,20 +287,27 @@ def _objects(given: Any) -> Objects:
     """
     if not given:
         return Objects()
-    if isinstance(given, list):
+    if isinstance(given, list) and all(isinstance(entry, Mapping) for entry in given):
         given = {"ref": [entry.get("caption", "") for entry in given], "bbox": [entry.get("bbox") for entry in given],
                  "bbox_type": given[0].get("bbox_type", "real"), "image_id": [entry.get("image", 0) for entry in given]}
+    if not isinstance(given, Mapping) or not all(isinstance(given.get(name) or [], list) for name in ("ref", "bbox", "image_id")):
+        raise Rejection("broken record", f"objects is {str(given)[:60]}; expected an object with lists ref and bbox")
     boxes, kind = given.get("bbox") or [], given.get("bbox_type", "real")
     if kind not in ("real", "norm1"):
         raise Rejection("unknown box type", f"objects.bbox_type is {kind!r}; allowed: real (pixels), norm1 (0-1)")
     for box in boxes:
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
             raise Rejection("impossible box", f"objects.bbox holds {str(box)[:60]}; a box is [x1, y1, x2, y2]")
     images = given.get("image_id") or []
-    if images and len(images) != len(boxes):
-        raise Rejection("boxes and images differ", f"objects.image_id has {len(images)} entries for {len(boxes)} boxes")
+    if images and (len(images) != len(boxes) or not all(isinstance(index, int) for index in images)):
+        raise Rejection("boxes and images differ", f"objects.image_id is {str(images)[:60]} for {len(boxes)} boxes; expected the index of "
+                                                   "an image for each")
     return Objects(tuple(map(str, given.get("ref") or ())), tuple(map(tuple, boxes)), 1 if kind == "norm1" else None,
-                   tuple(map(int, images)))
+                   tuple(images))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _from_parts(messages: Sequence[Any]) -> OwnRecord:

@@ -15,12 +15,13 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geotempo.data_builders.conversations import read_conversation
-from geotempo.data_builders.instructions import conversation_sample, in_time, read_date
+from geotempo.data_builders.instructions import conversation_sample, in_time, read_date, task_by_form
 from geotempo.data_builders.licences import licence_id
 from geotempo.data_builders.own_records import (
     KEYS,
@@ -38,12 +39,13 @@ from geotempo.data_builders.own_records import (
     swift_codec,
 )
 from geotempo.data_builders.records import stream_records
-from geotempo.data_builders.sample import REGION, TASKS, Sample
+from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection
-from geotempo.data_builders.teochat_records import BY_COUNT, TASK_NAMES
+from geotempo.data_builders.teochat_records import task_of
 from geotempo.data_builders.text_regions import Codec
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.records import ImageRecord
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 DATES = ("timestamp", "timestamps", "dates", "date")
@@ -53,7 +55,6 @@ EXPECTED = "a .json array, a .jsonl file, or a folder of them"
 
 _NUMBERED = re.compile(r"\b(?:image|picture|frame)s? #?\d|\b(?:first|second|third|last|earlier|later|latest) (?:image|picture|frame)",
                        re.IGNORECASE)
-_DESCRIBES = re.compile(r"\b(?:describe|caption|depict|summari[sz]e|description)\b", re.IGNORECASE)
 
 
 class Jsonl(RecordSource):
@@ -64,8 +65,8 @@ class Jsonl(RecordSource):
         format: How the records are written; `auto` tells it by their keys.
         images: Folder that image paths are relative to; empty means that of the records.
         split: Split of all samples.
-        val_share: Share, 0 to 1, that goes to val instead, chosen by the contents of the images, so that all records about the
-            same images fall together.
+        val_share: Share, 0 to 1, that goes to val instead, chosen by `scene` where the record has one, else by the contents of the
+            images, so that all records about one scene or the same images fall together.
         task: Task of all samples; `auto` takes each record's own, or what its question and answer look like.
         boxes: How texts write boxes: `teochat` `[x1, y1, x2, y2]` in percent, `geochat` `{<x1><y1><x2><y2>|<angle>}` in percent,
             `0-1000` and `pixels` `[x1, y1, x2, y2]`; `none` leaves numbers alone. The `objects` of ms-swift are always read.
@@ -147,7 +148,7 @@ class Jsonl(RecordSource):
         images = tuple(open_image(own.images[index], self._places(root), **facts[index]) for index in order)
         meta = {"format": kind, **{name: record[name] for name in KEPT if record.get(name)},
                 **({"record_id": record["id"]} if record.get("id") is not None else {})}
-        draft = Draft(self.dataset, self._split(images), key, images, self.licence, meta)
+        draft = Draft(self.dataset, self._split(images, record.get("scene")), key, images, self.licence, meta)
         yield self._named(draft, _sample(draft, own, codecs_of(self.boxes), numbers), record.get("task"))
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
@@ -168,9 +169,10 @@ class Jsonl(RecordSource):
         """Folders that image paths may be relative to."""
         return [Path(self.images)] if self.images else [root.parent if root.is_file() else root]
 
-    def _split(self, images: Sequence[Any]) -> str:
-        """The split of a set of images."""
-        digest = hashlib.sha256("\n".join(sorted({image.id for image in images})).encode()).digest()
+    def _split(self, images: Sequence[ImageRecord], scene: Any) -> str:
+        """The split of a scene, or of a set of images."""
+        name = str(scene) if scene else "\n".join(sorted({image.id for image in images}))
+        digest = hashlib.sha256(name.encode()).digest()
         return "val" if int.from_bytes(digest[:8], "big") < self.val_share * 2**64 else self.split
 
     def _dates(self, record: Mapping[str, Any], count: int) -> list[AcquisitionDate | None]:
@@ -216,19 +218,16 @@ def task_like(sample: Sample, said: Any = None) -> str:
     several = len(sample.images) > 1
     if said in TASKS:
         return str(said)
-    if isinstance(said, str) and (said in TASK_NAMES or said in BY_COUNT):
-        return TASK_NAMES[said] if said in TASK_NAMES else BY_COUNT[said][several]
-    if sample.target_regions is not None:
-        return "change_grounding" if several else "referring_segmentation"
-    if REGION.search(sample.question):
-        return "region_caption" if _DESCRIBES.search(sample.question) else "region_vqa"
+    if said:
+        with suppress(Rejection):
+            return task_of(said, len(sample.images))
     if several and re.fullmatch(r"Image \d+(?:, Image \d+)*\.?", sample.target):
         return "temporal_referring"
     if sample.target.isdecimal() and re.search(r"\bhow many\b|\bnumber of\b", sample.question, re.IGNORECASE):
         return "counting"
-    if _DESCRIBES.search(sample.question):
-        return "change_caption" if several else "caption"
-    return "change_vqa" if several else "vqa"
+    if sample.target_regions is not None and not several:
+        return "referring_segmentation"
+    return task_by_form(sample.question, sample.target, len(sample.images))
 
 
 def _sample(draft: Draft, own: OwnRecord, codecs: Sequence[Codec], numbers: Sequence[int]) -> Sample:

@@ -5,12 +5,15 @@ import json
 from math import inf
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
 from geotempo.data_builders.licences import TERMS
 from geotempo.data_builders.own_records import formats_of
 from geotempo.data_builders.render import target_text
+from geotempo.data_builders.schema import prepare
 from geotempo.data_builders.source import Item, Rejection
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
@@ -282,3 +285,86 @@ def test_pictures_in_data_urls_must_be_of_a_known_kind(tmp_path):
 ])
 def test_formats_that_a_record_may_have(record, kinds):
     assert formats_of(record) == kinds
+
+
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-3, 200), st.floats(), st.sampled_from(
+    ["0.png", "a", "", "<image>", "<video>", "<bbox>", "<ref-object>", "user", "2020", "[1, 2, 3, 4]", "image_url", "data:image/png;base64,"]))
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+    st.sampled_from(["from", "value", "role", "content", "type", "text", "image_url", "bbox", "ref"]), inner, max_size=3), max_leaves=6)
+FIELDS = ("dates", "timestamp", "sensor", "gsd", "scene", "task", "references", "id", "objects", "images")
+
+
+@st.composite
+def spoilt(draw):
+    """A sound record of some format in which up to three values at any depth were replaced, removed or added."""
+    kind, record = draw(st.sampled_from([
+        ("llava", {"image": ["0.png", "1.png"], "conversations": made.llava("<image><image>q", "[10, 10, 20, 20]")}),
+        ("teochat", {"video": ["0.png"], "timestamp": ["2020"], "conversations": made.llava("<video>q [1, 2, 3, 4]", "a")}),
+        ("swift", {"images": ["0.png"], "query": "q <bbox>", "response": "a", "history": [["a", "b"]], "system": "s",
+                   "objects": {"ref": [], "bbox": [[1, 2, 3, 4]], "image_id": [0]}}),
+        ("openai", made.openai("0.png", "q", "a"))]))
+    record = json.loads(json.dumps(record))
+    for _ in range(draw(st.integers(1, 3))):
+        node = record
+        while places := list(node) if isinstance(node, dict) else list(range(len(node))):
+            place = draw(st.sampled_from(places))
+            if isinstance(node[place], dict | list) and node[place] and draw(st.booleans()):
+                node = node[place]
+                continue
+            if draw(st.booleans()):
+                node[place] = draw(VALUES)
+            elif isinstance(node, dict) and draw(st.booleans()):
+                node[draw(st.sampled_from(FIELDS))] = draw(VALUES)
+            else:
+                del node[place]
+            break
+    return kind, record
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(spoilt())
+def test_whatever_stands_in_a_record_it_is_kept_or_set_aside(tmp_path, case):
+    kind, record = case
+    for number in range(2):
+        if not (tmp_path / f"{number}.png").is_file():
+            made.save(tmp_path / f"{number}.png", number)
+    source = make_source("jsonl", licence="MIT", format=kind, boxes="teochat")
+    source._format = kind  # known from other records
+    try:
+        kept = list(source.read(tmp_path, Item("data.jsonl:0", record)))
+    except InputError as error:
+        assert str(error)
+        return
+    assert len(prepare(kept).rows) == 1
+
+
+def test_records_of_one_scene_share_a_split(tmp_path):
+    for number in range(30):
+        made.save(tmp_path / f"{number}.png", number)
+    where = {}
+    for number in range(30):
+        record = {"image": f"{number}.png", "scene": f"s{number // 3}", "conversations": made.llava("q?", "a")}
+        (sample,) = samples(tmp_path, record, val_share=0.5)
+        where.setdefault(record["scene"], set()).add(sample.split)
+    assert len(where) == 10 and all(len(splits) == 1 for splits in where.values())
+    assert set.union(*where.values()) == {"train", "val"}
+
+
+def test_teochat_records_on_original_images(shared, tmp_path):
+    """Pictures and questions of TEOChat's demo; the answers are ours."""
+    folder = shared("TEOChat_examples")
+    made.write(tmp_path / "in/data.jsonl", [
+        {"video": [f"S2Looking_cd_{number}.png" for number in (1, 2)], "conversations": made.llava(
+            "These are two satellite images capturing the same location at different times: <video>\nIdentify all changed buildings "
+            "using bounding boxes of the form [x_min, y_min, x_max, y_max].", "[10, 20, 30, 40]")},
+        {"video": [f"xBD_cls_{number}.png" for number in (1, 2)], "conversations": made.llava(
+            "<video>\nClassify the level of damage experienced by the building at location [0, 8, 49, 53].", "Destroyed")},
+        {"video": [f"QFabric_rtqa_{number}.png" for number in range(1, 6)],
+         "conversations": made.llava("<video>\nIn which image was construction finished?", "Image 4")}])
+    store, _ = built(tmp_path / "in", tmp_path / "out", boxes="teochat", images=str(folder))
+    assert [len(store[index].images) for index in range(3)] == [2, 2, 5]
+    assert [store[index].task for index in range(3)] == ["change_grounding", "region_vqa", "temporal_referring"]
+    assert store[0].question == "Identify all changed buildings using bounding boxes."
+    width, height = store[1].images[1].width, store[1].images[1].height
+    assert store[1].regions[0].geometry == Box(0, pytest.approx(0.08 * height), pytest.approx(0.49 * width), pytest.approx(0.53 * height))
+    assert not check_store(store, progress=False).faults
