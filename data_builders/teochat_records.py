@@ -1,4 +1,4 @@
-"""What a record of TEOChatlas means: origin, task, place, outlines. See `geotempo.data_builders.sources.teochatlas`."""
+"""What a record of TEOChatlas means: origin, task, place, dates, outlines. See `geotempo.data_builders.sources.teochatlas`."""
 
 import re
 from collections import Counter
@@ -9,8 +9,10 @@ from typing import Any
 import shapely
 from shapely import wkt
 
+from geotempo.data_builders.instructions import read_date
 from geotempo.data_builders.source import Rejection
 from geotempo.data_builders.xbd_labels import simple_polygon
+from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Polygon
 from geotempo.model.records import ImageRecord, Region
@@ -107,6 +109,26 @@ def place_of(origin: str, images: Sequence[str]) -> dict[str, str]:
         case "fmow" if (found := _FMOW.match(stem)) is not None:
             return {"scene": found["place"]}
     return {}
+
+
+def dates_of(record: Mapping[str, Any], count: int) -> list[AcquisitionDate | None]:
+    """A date or None for each image.
+
+    Raises:
+        Rejection: Their number is another one than that of the images, or one is no date.
+    """
+    given = record.get("timestamp") or []
+    given = [given] if isinstance(given, str) else given
+    if given and len(given) != count:
+        raise Rejection("dates and images differ", f"{len(given)} timestamps for {count} images")
+    return [read_date(text) for text in given] or [None] * count
+
+
+def sensors_of(record: Mapping[str, Any], count: int) -> list[str | None]:
+    """A sensor or None for each image; a single one holds for all."""
+    given = record.get("sensor") or []
+    given = [given] * count if isinstance(given, str) else list(given)
+    return [str(name) if name else None for name in given] if len(given) == count else [None] * count
 
 
 def outlines(polygon: Any, image: ImageRecord, number: int) -> tuple[list[Region], Counter[str]]:

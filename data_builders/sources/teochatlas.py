@@ -26,11 +26,20 @@ from typing import Any
 
 from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.geochat_tags import geochat_task, in_words, untagged
-from geotempo.data_builders.instructions import conversation_sample, folders, image_named, in_time, locate, read_date
+from geotempo.data_builders.instructions import conversation_sample, folders, image_named, in_time, locate
 from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, RecordSource, Rejection, load_image, need_folder
-from geotempo.data_builders.teochat_records import ORIGINS, origin_of, outlines, place_of, task_of, tidy
+from geotempo.data_builders.teochat_records import (
+    ORIGINS,
+    dates_of,
+    origin_of,
+    outlines,
+    place_of,
+    sensors_of,
+    task_of,
+    tidy,
+)
 from geotempo.data_builders.text_regions import GEOCHAT, TEOCHAT, as_list
 from geotempo.model.errors import InputError, LayoutError
 
@@ -42,6 +51,7 @@ EVAL = tuple(f"eval/{name}.json" for name in (
 NAMES = (TRAIN, *EVAL)
 EXPECTED = f"{TRAIN} or eval/*.json, and the unpacked images"
 LOOKED_AT = 8
+LOOKED_AT_IMAGES = 64
 
 
 class Teochatlas(RecordSource):
@@ -51,6 +61,7 @@ class Teochatlas(RecordSource):
         files: Which annotation files, `train/instruct.json` or just `instruct`; empty takes those that are there. A list, or text
             with commas.
         images: Folder of the images where it is not below the root.
+        origins: Data sets that the records come from, see `ORIGINS`; empty takes all. A list, or text with commas.
     """
 
     name = "teochatlas"
@@ -61,9 +72,13 @@ class Teochatlas(RecordSource):
     tasks = ("caption", "vqa", "change_vqa", "region_vqa", "region_caption", "change_grounding", "damage", "temporal_referring",
              "temporal_classification", "classification")
 
-    def __init__(self, files: str | tuple[str, ...] = (), images: str = "") -> None:
-        self.names = tuple(map(_full_name, files.split(",") if isinstance(files, str) else files)) if files else ()
+    def __init__(self, files: str | tuple[str, ...] = (), images: str = "", origins: str | tuple[str, ...] = ()) -> None:
+        self.names = tuple(map(_full_name, _listed(files)))
         self.images = images
+        self.origins = tuple(name.lower() for name in _listed(origins))
+        for name in self.origins:
+            if name not in ORIGINS:
+                raise InputError(f"teochatlas has no origin {name!r}; allowed: {', '.join(ORIGINS)}")
         self._places: dict[Path, list[Path]] = {}
 
     def files(self, root: Path) -> list[Path]:
@@ -84,6 +99,35 @@ class Teochatlas(RecordSource):
                 wrong = record.detail if isinstance(record, Broken) else _wrong(record)
                 if wrong:
                     raise LayoutError(f"{path}, record {number}: {wrong}; this is not the TEOChatlas that {self.name} knows")
+            self._check_images(root, path)
+
+    def _check_images(self, root: Path, path: Path) -> None:
+        """That not every image of the first chosen records of a file is missing.
+
+        Raises:
+            LayoutError: None is there.
+        """
+        missing = None
+        for name in islice(self._first_images(path), LOOKED_AT_IMAGES):
+            try:
+                locate(name, self.places(root))
+                return
+            except Rejection:
+                missing = missing or name
+        if missing:
+            raise LayoutError(f"none of the images of the first records of {path.name} is there, e.g. {missing}; unpack the tar files "
+                              f"below {root}, give images=DIR, or choose with origins= those data sets that are unpacked")
+
+    def _first_images(self, path: Path) -> Iterator[str]:
+        """The first image of each chosen record."""
+        for record in stream_records(path):
+            if isinstance(record, Broken) or _wrong(record) or not record.get("video"):
+                continue
+            try:
+                if not self.origins or origin_of(record, path.name) in self.origins:
+                    yield record["video"][0]
+            except Rejection:
+                continue
 
     def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
         """The conversation of one record."""
@@ -92,10 +136,12 @@ class Teochatlas(RecordSource):
             raise Rejection("broken record", wrong)
         file, _, number = key.rpartition(":")
         names = record.get("video") or []
+        origin = origin_of(record, file)
+        if self.origins and origin not in self.origins:
+            return
         if not names:
             raise Rejection("no image", "video is empty or missing: a question without an image")
-        origin = origin_of(record, file)
-        dates, sensors = _dates(record, len(names)), _sensors(record, len(names))
+        dates, sensors = dates_of(record, len(names)), sensors_of(record, len(names))
         order, numbers = in_time(dates)
         turns, tags = untagged(record["conversations"])
         conversation = read_conversation(turns, len(names), numbers)
@@ -137,6 +183,11 @@ class Teochatlas(RecordSource):
         return found
 
 
+def _listed(names: str | Sequence[str]) -> list[str]:
+    """Names of an option that is a list, or text with commas."""
+    return [name.strip() for name in (names.split(",") if isinstance(names, str) else names) if name.strip()]
+
+
 def _full_name(name: str) -> str:
     """An annotation file by its whole name or its stem.
 
@@ -144,9 +195,9 @@ def _full_name(name: str) -> str:
         InputError: There is no such file in TEOChatlas.
     """
     for known in NAMES:
-        if name.strip() in (known, Path(known).name, Path(known).stem):
+        if name in (known, Path(known).name, Path(known).stem):
             return known
-    raise InputError(f"teochatlas has no file {name.strip()!r}; allowed: {', '.join(Path(known).stem for known in NAMES)}")
+    raise InputError(f"teochatlas has no file {name!r}; allowed: {', '.join(Path(known).stem for known in NAMES)}")
 
 
 def _wrong(record: Any) -> str:
@@ -159,24 +210,3 @@ def _wrong(record: Any) -> str:
     if not isinstance(record.get("conversations"), list):
         return "conversations is missing or no list"
     return ""
-
-
-def _dates(record: Mapping[str, Any], count: int) -> list[Any]:
-    """A date or None for each image.
-
-    Raises:
-        Rejection: Their number is another one than that of the images, or one is no date.
-    """
-    given = record.get("timestamp") or []
-    given = [given] if isinstance(given, str) else given
-    if given and len(given) != count:
-        raise Rejection("dates and images differ", f"{len(given)} timestamps for {count} images")
-    return [read_date(text) for text in given] or [None] * count
-
-
-def _sensors(record: Mapping[str, Any], count: int) -> list[str | None]:
-    """A sensor or None for each image; a single one holds for all."""
-    given = record.get("sensor") or []
-    given = [given] * count if isinstance(given, str) else list(given)
-    return [str(name) if name else None for name in given] if len(given) == count else [None] * count
-

@@ -1,6 +1,7 @@
 """TEOChatlas from its documentation: order, dates, tasks, boxes, outlines, paths, and everything that is set aside."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -157,6 +158,25 @@ def test_some_of_the_files(tmp_path):
         make_source("teochatlas", files=("nothing",))
     with pytest.raises(LayoutError, match=r"AID.json is not there"):
         make_source("teochatlas", files=("AID",)).check_layout(root)
+
+
+def test_some_of_the_origins(tmp_path):
+    root = made.write(tmp_path / "in", [*made.train_records(), made.faulty_records()[0][0]], {})
+    shutil.rmtree(root / "train/GeoChat_Instruct_images1")
+    manifest = build_store("teochatlas", root, tmp_path / "out", options={"origins": "xBD, QFabric"}, progress=False)
+    assert manifest["rejected"]["total"] == 0
+    assert {name: count for name, count in manifest["tally"].items() if name.startswith("records")} == {
+        "records/qfabric": 2, "records/xbd": 4}
+    with pytest.raises(InputError, match="no origin 'landsat'; allowed: xbd, s2looking"):
+        make_source("teochatlas", origins=("landsat",))
+
+
+def test_images_that_were_not_unpacked_are_found_out_before_building(tmp_path):
+    root = made.write(tmp_path / "in", made.train_records(), {})
+    shutil.rmtree(root / "train/TEOChatlas_images")
+    make_source("teochatlas").check_layout(root)  # those of GeoChat are there
+    with pytest.raises(LayoutError, match=r"none of the images of the first records of instruct.json is there, e.g. xBD/hurricane"):
+        make_source("teochatlas", origins="xbd").check_layout(root)
 
 
 @pytest.mark.parametrize(("record", "message"), [
