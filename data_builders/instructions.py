@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,9 +13,10 @@ from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, Rejection
 from geotempo.data_builders.text_regions import Codec, extract_turns
 from geotempo.model.dates import AcquisitionDate
-from geotempo.model.errors import InputError
+from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.records import Region
 
+LOOKED_AT = 64
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _NAMED = re.compile(rf"\b(?:(?:image|picture|frame)s? #?(\d{{1,3}})|({'|'.join(_ORDINALS)}|last|latest|later|earlier) "
                     r"(?:satellite )?(?:image|picture|frame|acquisition))\b", re.IGNORECASE)
@@ -56,6 +58,29 @@ def folders(tops: Sequence[Path]) -> list[Path]:
     """Places to look for images below: folders that are there, and the folders directly in them, for `locate`."""
     there = [top for top in tops if top.is_dir()]
     return list(dict.fromkeys([*there, *(folder for top in there for folder in sorted(top.iterdir()) if folder.is_dir())]))
+
+
+def check_images(names: Iterable[str], places: Sequence[Path], file: str, advice: str) -> None:
+    """That not every image of the first records is missing, before hours are spent on a folder without images.
+
+    Args:
+        names: An image of each of the first records.
+        places: See `locate`.
+        file: Annotation file, for messages.
+        advice: What to do, for messages.
+
+    Raises:
+        LayoutError: None is there.
+    """
+    missing = None
+    for name in islice(names, LOOKED_AT):
+        try:
+            locate(name, places)
+            return
+        except Rejection:
+            missing = missing or name
+    if missing:
+        raise LayoutError(f"none of the images of the first records of {file} is there, e.g. {missing}; {advice}")
 
 
 def read_date(text: Any) -> AcquisitionDate | None:

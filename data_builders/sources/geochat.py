@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.geochat_tags import geochat_task, in_words, untagged
-from geotempo.data_builders.instructions import conversation_sample, folders, locate
+from geotempo.data_builders.instructions import check_images, conversation_sample, folders, locate
 from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, RecordSource, Rejection, load_image, need_folder
@@ -80,6 +80,9 @@ class GeochatInstruct(RecordSource):
                 wrong = record.detail if isinstance(record, Broken) else _wrong(self.as_conversation(path.name, record))
                 if wrong:
                     raise LayoutError(f"{path.name}, record {number}: {wrong}; this is not the file that {self.name} knows")
+            records = (self.as_conversation(path.name, record) for record in stream_records(path) if not isinstance(record, Broken))
+            names = (record["image"] for record in records if not _wrong(record) and record.get("image"))
+            check_images(names, self.places(root), path.name, f"unpack the archives below {root}, or give images=DIR")
 
     def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
         """The conversation of one record."""

@@ -26,7 +26,7 @@ from typing import Any
 
 from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.geochat_tags import geochat_task, in_words, untagged
-from geotempo.data_builders.instructions import conversation_sample, folders, image_named, in_time, locate
+from geotempo.data_builders.instructions import check_images, conversation_sample, folders, image_named, in_time, locate
 from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Draft, RecordSource, Rejection, load_image, need_folder
@@ -51,7 +51,6 @@ EVAL = tuple(f"eval/{name}.json" for name in (
 NAMES = (TRAIN, *EVAL)
 EXPECTED = f"{TRAIN} or eval/*.json, and the unpacked images"
 LOOKED_AT = 8
-LOOKED_AT_IMAGES = 64
 
 
 class Teochatlas(RecordSource):
@@ -99,24 +98,8 @@ class Teochatlas(RecordSource):
                 wrong = record.detail if isinstance(record, Broken) else _wrong(record)
                 if wrong:
                     raise LayoutError(f"{path}, record {number}: {wrong}; this is not the TEOChatlas that {self.name} knows")
-            self._check_images(root, path)
-
-    def _check_images(self, root: Path, path: Path) -> None:
-        """That not every image of the first chosen records of a file is missing.
-
-        Raises:
-            LayoutError: None is there.
-        """
-        missing = None
-        for name in islice(self._first_images(path), LOOKED_AT_IMAGES):
-            try:
-                locate(name, self.places(root))
-                return
-            except Rejection:
-                missing = missing or name
-        if missing:
-            raise LayoutError(f"none of the images of the first records of {path.name} is there, e.g. {missing}; unpack the tar files "
-                              f"below {root}, give images=DIR, or choose with origins= those data sets that are unpacked")
+            check_images(self._first_images(path), self.places(root), path.name, f"unpack the tar files below {root}, give images=DIR, "
+                         "or choose with origins= those data sets that are unpacked")
 
     def _first_images(self, path: Path) -> Iterator[str]:
         """The first image of each chosen record."""

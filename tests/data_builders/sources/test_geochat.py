@@ -105,6 +105,9 @@ def test_faults_of_the_folder_are_named(tmp_path):
         make_source("geochat-instruct").check_layout(tmp_path)
     with pytest.raises(LayoutError, match="is no folder"):
         make_source("geochat-instruct", images=str(tmp_path / "nowhere")).check_layout(tmp_path)
+    made.write_instruct(tmp_path, [made.record("x/y.png", "Q", "A"), made.record("", "Q", "A"), made.record("z.png", "Q", "A")])
+    with pytest.raises(LayoutError, match=r"none of the images of the first records of GeoChat_Instruct.json is there, e.g. x/y.png"):
+        make_source("geochat-instruct").check_layout(tmp_path)
     (tmp_path / "GeoChat_Instruct.json").write_text('[{"image": "a.png", "conv')
     with pytest.raises(LayoutError, match="no whole JSON array"):
         make_source("geochat-instruct").check_layout(tmp_path)
