@@ -2,7 +2,7 @@
 
 ```
 {"images": [{"filename": "train_000016.png", "split": "train", "filepath": "train", "changeflag": 1,
-             "sentences": [{"raw": " a road appears .", "tokens": ["a", "road", "appears"]}, ...]}, ...], "dataset": "..."}
+             "sentences": [{"raw": " a road appears .", "tokens": ["a", "road", "appears"]}, ...]}, ...]}
 ```
 Only `filename` and `sentences` are always there. Copies leave out `imgid`, `sentid` and `sentids`, which nothing here
 needs, `changeflag` (ForestChat), `split` (DUBAI-CCD, whose file names tell it), `raw` or `tokens`.
@@ -97,7 +97,8 @@ def by_key(records: Iterable[CaptionRecord]) -> dict[str, CaptionRecord]:
     found: dict[str, CaptionRecord] = {}
     for number, record in enumerate(records):
         if record.key in found:
-            fault = Rejection("repeated item", f"{record.filename} of {record.split}, entry {number}, was described before")
+            what = f"{record.filename} of {record.split}, entry {number}, was described before"
+            fault = Rejection("repeated item", what)
             record = replace(record, key=f"{record.key}@{number}", fault=fault)
         found[record.key] = record
     return dict(sorted(found.items()))
@@ -142,7 +143,8 @@ def pair_captions(draft: Draft, captions: Sequence[str], changed: bool | None = 
 
 def image_captions(draft: Draft, captions: Sequence[str]) -> Sample:
     """The caption sample of a single image (answer: the first caption; all of them as references)."""
-    return draft.sample("caption", "caption", ask("caption", draft.id("caption")), captions[0], references=list(captions))
+    tag = "caption"
+    return draft.sample(tag, tag, ask(tag, draft.id(tag)), captions[0], references=list(captions))
 
 
 class CaptionedPairs(FolderSource):

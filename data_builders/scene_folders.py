@@ -4,9 +4,9 @@
 <root>/<class>/[...]/<image>                       or
 <root>/{train,val,test}/<class>/[...]/<image>      where the split is the folder's
 ```
-Few of these data sets have an official split. Where a copy has none, or a train folder alone, a share of each class is val: the
-first by the hash of their name, so that images that are added or removed change the split of few others. Files with equal bytes
-go together, so that no image is in both.
+Few of these data sets have an official split. Where a copy has none, or a train folder alone, a share of each class is
+val: the first by the hash of their name, so that images that are added or removed change the split of few others. Files
+with equal bytes go together, so that no image is in both.
 """
 
 import hashlib
@@ -132,10 +132,11 @@ class ClassFolders(FolderSource):
         folders = subfolders(base)
         splits = {_SPLITS[path.name.lower()]: path for path in folders
                   if path.name.lower() in _SPLITS and subfolders(path)}
-        others = [path.name for path in folders if path not in splits.values() and any(map(_is_picture, path.iterdir()))]
+        others = [path.name for path in folders
+                  if path not in splits.values() and any(map(_is_picture, path.iterdir()))]
         if splits and others:
-            raise LayoutError(f"{base} holds {', '.join(path.name for path in splits.values())} and beside them images in "
-                              f"{others[0]}; move one or the other away")
+            names = ", ".join(path.name for path in splits.values())
+            raise LayoutError(f"{base} holds {names} and beside them images in {others[0]}; move one or the other away")
         return splits or {"": base}
 
     def files(self, root: Path) -> dict[str, Path]:

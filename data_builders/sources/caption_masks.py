@@ -4,9 +4,10 @@
 <name>captions.json                                 LevirCCcaptions.json, whuCCcaptions.json, ForestChatcaptions.json
 images/{train,val,test}/{A,B,label}/<filename>      before, after, mask 0/255 or 0/1
 ```
-LEVIR-CDC has LEVIR-CC's pairs and sentences with masks of buildings only, so a label with LEVIR-MCI's value for roads is refused.
-Forest-Change states neither `changeflag` nor `imgid`: there the sentences say whether the forest changed, and the joint samples
-and the meta compare that with the mask. Nobody is asked whether anything changed at all where no flag says it.
+LEVIR-CDC has LEVIR-CC's pairs and sentences with masks of buildings only, so a label with LEVIR-MCI's value for roads
+is refused. Forest-Change states neither `changeflag` nor `imgid`: there the sentences say whether the forest changed,
+and the joint samples and the meta compare that with the mask. Nobody is asked whether anything changed at all where no
+flag says it.
 
 LEVIR-CDC and WHU-CDC: published with "RS-CDC" on the Hugging Face hub. Forest-Change: Brock et al., "Forest-Chat".
 """
@@ -77,8 +78,9 @@ class CaptionMasks(LevirCC):
         values = load_labels(path)
         held = set(np.unique(values).tolist())
         if not (held <= {0, 255} or held <= {0, 1}):
-            raise Rejection("unknown mask value", f"label/{path.name} holds {sorted(held - {0, 1, 255})[:5] or [1, 255]}; "
-                                                  f"{self.name} expects 0 and 255, or 0 and 1{self.hint}")
+            odd = sorted(held - {0, 1, 255})[:5] or [1, 255]
+            raise Rejection("unknown mask value", f"label/{path.name} holds {odd}; {self.name} expects 0 and 255, or 0 "
+                                                  f"and 1{self.hint}")
         return np.asarray(values > 0)
 
 

@@ -1,12 +1,12 @@
 """DUBAI-CCD and LEVIR-CCD: 500 pairs each with five captions, in the layout of their authors.
 
 ```
-description_jsontr_te_val/{Train,Validation,Test}_*.json    Karpathy's form; the file's name tells the split, no key does
+description_jsontr_te_val/{Train,Validation,Test}_*.json    Karpathy's form; the file's name tells the split
 [imgs_tiles/]RGB/{500_2000,500_2010}/<filename>             before and after, 50 x 50 pixels of Landsat 7, TIFF or PNG
 ```
-No flag says which pairs changed, and the sentences for those that did not are free ("Everything remains the same", "All is the
-same in this area"), so that nobody is asked whether anything changed. LEVIR-CCD is said to come in the same form; what its
-image folders are called was not stated, so some names are tried and the options name others.
+No flag says which pairs changed, and the sentences for those that did not are free ("Everything remains the same", "All
+is the same in this area"), so that nobody is asked whether anything changed. LEVIR-CCD is said to come in the same
+form; what its image folders are called was not stated, so some names are tried and the options name others.
 
 Hoxha et al. 2022, "Change Captioning: A New Paradigm for Multitemporal Remote Sensing Image Analysis", IEEE TGRS 60.
 """
@@ -101,6 +101,6 @@ def _files(root: Path) -> dict[Path, str]:
     odd = [path.name for path, split in found.items() if not split]
     if odd or not found or len(set(found.values())) < len(found):
         names = ", ".join(path.name for path in paths) or "none"
-        raise LayoutError(f"{folder} must hold one JSON file per split, whose names begin with Train_, Validation_ and Test_; "
-                          f"found: {names}")
+        raise LayoutError(f"{folder} must hold one JSON file per split, whose names begin with Train_, Validation_ and "
+                          f"Test_; found: {names}")
     return found

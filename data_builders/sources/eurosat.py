@@ -4,11 +4,11 @@
 2750/<Class>/<Class>_N.jpg                                                        bands=rgb
 ds/images/remote_sensing/otherDatasets/sentinel_2/tif/<Class>/<Class>_N.tif       bands=ms; also tif/, EuroSATallBands/
 ```
-The TIFFs hold uint16 top-of-atmosphere reflectance * 10000 of B01 to B12 with B8A last, which is not the order of Sentinel-2
-products. They become named views that share one acquisition. There is no official split.
+The TIFFs hold uint16 top-of-atmosphere reflectance * 10000 of B01 to B12 with B8A last, which is not the order of
+Sentinel-2 products. They become named views that share one acquisition. There is no official split.
 
-Helber et al. 2019, "EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover Classification", IEEE
-JSTARS 12.
+Helber et al. 2019, "EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover Classification",
+IEEE JSTARS 12.
 """
 
 from dataclasses import replace
@@ -48,7 +48,8 @@ class EuroSat(ListedScenes):
     classes = ("annual crop", "forest", "herbaceous vegetation", "highway", "industrial", "pasture", "permanent crop",
                "residential", "river", "sea lake")
 
-    def __init__(self, bands: Literal["rgb", "ms"] = "rgb", views: tuple[str, ...] = VIEWS, val_share: float = 0.2) -> None:
+    def __init__(self, bands: Literal["rgb", "ms"] = "rgb", views: tuple[str, ...] = VIEWS,
+                 val_share: float = 0.2) -> None:
         super().__init__(val_share)
         if bands not in PLACES:
             raise InputError(f"bands is {bands!r}; allowed: {', '.join(PLACES)}")
@@ -70,4 +71,5 @@ class EuroSat(ListedScenes):
         except InputError as error:
             name = f"{path.parent.name}/{path.name}"
             raise Rejection("unsupported image", str(error).replace(str(path), name)) from None
-        return tuple(replace(image, id=content_id(image.encoded()), gsd=image.gsd or (10.0, 10.0)) for image in stack.images)
+        return tuple(replace(image, id=content_id(image.encoded()), gsd=image.gsd or (10.0, 10.0))
+                     for image in stack.images)

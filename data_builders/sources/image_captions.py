@@ -6,16 +6,17 @@ dataset_rsicd.json | dataset.json                   Karpathy's form, the officia
 ```
 or, instead of the JSON, the files of CLIP-rsicd:
 ```
-textaug_{train,valid,test}_rsicd.jsonl              {"filename": "rsicd_images/airport_1.jpg", "captions": [5 sentences]}
+textaug_{train,valid,test}_rsicd.jsonl     {"filename": "rsicd_images/airport_1.jpg", "captions": [5 sentences]}
 ```
-There some of the five sentences are translations of the others into another language and back. An original ends with a blank
-and a period (" ."), a translation with a period alone; of the 1,093 test images, the sentences kept by that rule are those that
-EarthDial's results quote as the ground truth, image by image. Translations are no references unless asked for. Originals that were equal
-stand there once, so that an image may have fewer than five. Three sentences are empty; the meta says so.
+There some of the five sentences are translations of the others into another language and back. An original ends with a
+blank and a period (" ."), a translation with a period alone; of the 1,093 test images, the sentences kept by that rule
+are those that EarthDial's results quote as the ground truth, image by image. Translations are no references unless
+asked for. Originals that were equal stand there once, so that an image may have fewer than five. Three sentences are
+empty; the meta says so.
 
-RSICD: Lu et al. 2018, "Exploring Models and Data for Remote Sensing Image Caption Generation", IEEE TGRS 56. UCM-Captions and
-Sydney-Captions: Qu et al. 2016, "Deep semantic understanding of high resolution remote sensing image", CITS. UCM-Captions names
-the images of UC Merced 1.tif to 2100.tif.
+RSICD: Lu et al. 2018, "Exploring Models and Data for Remote Sensing Image Caption Generation", IEEE TGRS 56.
+UCM-Captions and Sydney-Captions: Qu et al. 2016, "Deep semantic understanding of high resolution remote sensing image",
+CITS. UCM-Captions names the images of UC Merced 1.tif to 2100.tif.
 """
 
 import re
@@ -54,7 +55,8 @@ class ImageCaptions(FolderSource):
     @property
     def expected(self) -> str:
         """The layout in words."""
-        return f"{' or '.join(self.files)}, or *_{{train,valid,test}}_*.jsonl, and images in one of {', '.join(PLACES[1:])}"
+        files, places = " or ".join(self.files), ", ".join(PLACES[1:])
+        return f"{files}, or *_{{train,valid,test}}_*.jsonl, and images in one of {places}"
 
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
@@ -111,7 +113,8 @@ class ImageCaptions(FolderSource):
                 return find_image(folder, name)
             except Rejection:
                 continue
-        raise Rejection("missing image", f"{filename} in none of {root.name}/, {', '.join(f'{name}/' for name in PLACES[1:])}")
+        tried = ", ".join(f"{place}/" for place in PLACES[1:])
+        raise Rejection("missing image", f"{filename} in none of {root.name}/, {tried}")
 
 
 class Rsicd(ImageCaptions):
@@ -157,7 +160,8 @@ def _json_lines(root: Path, source: str, expected: str, variants: bool) -> Itera
         for number, entry in enumerate(stream_records(path)):
             record = _entry(entry, path.name, number, "val" if split == "valid" else split, variants)
             if number == 0 and record.fault is not None:
-                raise LayoutError(f"{path} is no caption file ({record.fault}); expected filename and captions in each line")
+                raise LayoutError(f"{path} is no caption file ({record.fault}); expected filename and captions in each "
+                                  "line")
             yield record
 
 

@@ -1,6 +1,7 @@
 """LEVIR-CC: pairs with five captions each, `LevirCCcaptions.json` and `images/<split>/{A,B}`.
 
-The image folder holds more pairs than the file annotates, and the pairs that did not change all have the same five sentences.
+The image folder holds more pairs than the file annotates, and the pairs that did not change all have the same five
+sentences.
 """
 
 from pathlib import Path

@@ -1,13 +1,14 @@
 """RSCC: captions of disasters, as long as a paragraph, of pairs of xBD and EBD in tiles of 512 pixels.
 
 ```
-<name>.jsonl                                                {"pre_image", "post_image", "change_caption"}, a record per line
+<name>.jsonl                                     {"pre_image", "post_image", "change_caption"}, a record per line
 xbd/images-w512-h512/<event>/images/<event>_NNNNNNNN_{pre,post}_disaster_part{1..4}.png
 EBD/<event>/... , xbd_subset/<event>/images/...
 ```
-Paths are those of the authors' machine; of each, the longest end that exists below the root is taken. The captions were written by
-large models (Qwen2.5-VL, QvQ), which the meta says. Files whose name holds `subset` are the benchmark: they are test, and pairs
-that stand in them are kept out of train. Lines with `model_id` are answers of models under test, no captions of the data set.
+Paths are those of the authors' machine; of each, the longest end that exists below the root is taken. The captions were
+written by large models (Qwen2.5-VL, QvQ), which the meta says. Files whose name holds `subset` are the benchmark: they
+are test, and pairs that stand in them are kept out of train. Lines with `model_id` are answers of models under test, no
+captions of the data set.
 
 Chen et al. 2025, "RSCC: A Large-Scale Remote Sensing Change Caption Dataset for Disaster Events".
 """
@@ -72,7 +73,8 @@ class Rscc(RecordSource):
         match = _NAME.match(name)
         facts = {"event": match["event"], "scene": match["scene"]} if match else {"scene": name}
         file, _, number = key.rpartition(":")
-        draft = Draft(self.name, split, f"{Path(file).stem}-{number}", images, self.licence, {**facts, "captions_by": "model"})
+        facts["captions_by"] = "model"
+        draft = Draft(self.name, split, f"{Path(file).stem}-{number}", images, self.licence, facts)
         yield from pair_captions(draft, [caption], wording="change_caption.detailed")
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Scene classification: UC Merced, NWPU-RESISC45, AID, and any folder of folders. See `geotempo.data_builders.scene_folders`.
+"""Scene classification: UC Merced, NWPU-RESISC45, AID, and any folder of folders, see `ClassFolders`.
 
 | source | folders | images |
 |---|---|---|
@@ -7,8 +7,8 @@
 | aid | `<Class>/<class>_N.jpg` | 10,000 in 30 classes, 600 pixels at 0.5 to 8 m |
 | scene-folders | `<class>/...` | whatever there is |
 
-UC Merced's TIFFs become PNG without loss; airplane01 and airplane02 are one picture, which is stored once and never in two splits.
-None has an official split. A folder that is none of a data set's classes is named and set aside.
+UC Merced's TIFFs become PNG without loss; airplane01 and airplane02 are one picture, which is stored once and never in
+two splits. None has an official split. A folder that is none of a data set's classes is named and set aside.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from geotempo.model.records import ImageRecord
 
 
 class ListedScenes(ClassFolders):
-    """A data set whose classes are known; folders are recognised whatever their capitals, blanks, hyphens and underscores."""
+    """A data set whose classes are known; capitals, blanks, hyphens and underscores of folders do not matter."""
 
     version = 1
     evidence: ClassVar[Literal["real", "documentation"]] = "real"
@@ -85,15 +85,16 @@ class NwpuResisc45(ListedScenes):
 
     name = "nwpu-resisc45"
     licence = "unknown; NWPU-RESISC45, imagery Google Earth"
-    citation = "Cheng et al. 2017, Remote Sensing Image Scene Classification: Benchmark and State of the Art, Proc. IEEE 105"
+    citation = "Cheng et al. 2017, Remote Sensing Image Scene Classification, Proc. IEEE 105"
     inside = ("NWPU-RESISC45", "")
     classes = (
         "airplane", "airport", "baseball diamond", "basketball court", "beach", "bridge", "chaparral", "church",
-        "circular farmland", "cloud", "commercial area", "dense residential", "desert", "forest", "freeway", "golf course",
-        "ground track field", "harbor", "industrial area", "intersection", "island", "lake", "meadow", "medium residential",
-        "mobile home park", "mountain", "overpass", "palace", "parking lot", "railway", "railway station",
-        "rectangular farmland", "river", "roundabout", "runway", "sea ice", "ship", "snowberg", "sparse residential",
-        "stadium", "storage tank", "tennis court", "terrace", "thermal power station", "wetland",
+        "circular farmland", "cloud", "commercial area", "dense residential", "desert", "forest", "freeway",
+        "golf course", "ground track field", "harbor", "industrial area", "intersection", "island", "lake",
+        "meadow", "medium residential", "mobile home park", "mountain", "overpass", "palace", "parking lot",
+        "railway", "railway station", "rectangular farmland", "river", "roundabout", "runway", "sea ice",
+        "ship", "snowberg", "sparse residential", "stadium", "storage tank", "tennis court", "terrace",
+        "thermal power station", "wetland",
     )
 
 
@@ -106,9 +107,9 @@ class UcMerced(ListedScenes):
     inside = ("UCMerced_LandUse/Images", "Images", "")
     gsd = 0.3
     classes = (
-        "agricultural", "airplane", "baseball diamond", "beach", "buildings", "chaparral", "dense residential", "forest",
-        "freeway", "golf course", "harbor", "intersection", "medium residential", "mobile home park", "overpass",
-        "parking lot", "river", "runway", "sparse residential", "storage tanks", "tennis court",
+        "agricultural", "airplane", "baseball diamond", "beach", "buildings", "chaparral", "dense residential",
+        "forest", "freeway", "golf course", "harbor", "intersection", "medium residential", "mobile home park",
+        "overpass", "parking lot", "river", "runway", "sparse residential", "storage tanks", "tennis court",
     )
 
 
@@ -117,12 +118,12 @@ class Aid(ListedScenes):
 
     name = "aid"
     licence = "unknown; AID, imagery Google Earth"
-    citation = "Xia et al. 2017, AID: A Benchmark Data Set for Performance Evaluation of Aerial Scene Classification, IEEE TGRS 55"
+    citation = "Xia et al. 2017, AID: A Benchmark Data Set for Aerial Scene Classification, IEEE TGRS 55"
     evidence = "documentation"
     inside = ("AID", "")
     classes = (
-        "airport", "bare land", "baseball field", "beach", "bridge", "center", "church", "commercial", "dense residential",
-        "desert", "farmland", "forest", "industrial", "meadow", "medium residential", "mountain", "park", "parking",
-        "playground", "pond", "port", "railway station", "resort", "river", "school", "sparse residential", "square",
-        "stadium", "storage tanks", "viaduct",
+        "airport", "bare land", "baseball field", "beach", "bridge", "center", "church", "commercial",
+        "dense residential", "desert", "farmland", "forest", "industrial", "meadow", "medium residential",
+        "mountain", "park", "parking", "playground", "pond", "port", "railway station", "resort", "river",
+        "school", "sparse residential", "square", "stadium", "storage tanks", "viaduct",
     )

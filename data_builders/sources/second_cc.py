@@ -4,10 +4,10 @@
 SECOND-CC-AUG.json                              Karpathy's form, with filepath (the split) and changeflag
 {train,val,test}/{rgb,sem}/{A,B}/<filename>     images and maps, before and after
 ```
-The maps have SECOND's colours where something changed and white elsewhere. In the copies with added pairs ("AUG") those of the
-added ones are brightened with their images: each channel of a colour is 80 higher, at most 255. Loaders in use know some
-of these colours, and one of them takes the bright low vegetation, (80, 208, 80), for trees. Names are `<SECOND name>_<row>_<column>.png`
-as far as is known; the first part is the `scene`.
+The maps have SECOND's colours where something changed and white elsewhere. In the copies with added pairs ("AUG") those
+of the added ones are brightened with their images: each channel of a colour is 80 higher, at most 255. Loaders in use
+know some of these colours, and one of them takes the bright low vegetation, (80, 208, 80), for trees. Names are
+`<SECOND name>_<row>_<column>.png` as far as is known; the first part is the `scene`.
 
 Karaca et al. 2025, "Robust Change Captioning in Remote Sensing: SECOND-CC Dataset and MModalCC Framework", IEEE JSTARS.
 """
@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,18 @@ class SecondCc(CaptionedPairs):
     def check_layout(self, root: Path) -> None:
         """See `Source`."""
         need_folder(root, self.name, EXPECTED)
-        folders = sorted({record.folder for record in self.records(root).values() if record.fault is None})
-        for split in [name for name in folders if (root / name).is_dir()] or folders[:1]:
-            for kind in ("rgb", "sem") if self.maps else ("rgb",):
-                for date in "AB":
-                    if not (root / split / kind / date).is_dir():
-                        hint = "; maps=false makes captions only" if kind == "sem" else ""
-                        raise LayoutError(f"{root} has no folder {split}/{kind}/{date}; {self.name} expects {EXPECTED}{hint}")
+        splits = sorted({record.folder for record in self.records(root).values() if record.fault is None})
+        present, kinds = [name for name in splits if (root / name).is_dir()], ("rgb", "sem") if self.maps else ("rgb",)
+        for split, kind, date in product(present or splits[:1], kinds, "AB"):
+            folder = f"{split}/{kind}/{date}"
+            if not (root / folder).is_dir():
+                hint = "; maps=false makes captions only" if kind == "sem" else ""
+                raise LayoutError(f"{root} has no folder {folder}; {self.name} expects {EXPECTED}{hint}")
 
     def read_records(self, root: Path) -> dict[str, CaptionRecord]:
         """See `CaptionedPairs`."""
-        found = [root / "SECOND-CC-AUG.json"] if (root / "SECOND-CC-AUG.json").is_file() else sorted(root.glob("SECOND*CC*.json"))
+        named = root / "SECOND-CC-AUG.json"
+        found = [named] if named.is_file() else sorted(root.glob("SECOND*CC*.json"))
         if len(found) != 1:
             raise LayoutError(f"{root} has {len(found)} files SECOND*CC*.json; {self.name} expects {EXPECTED}")
         return read_captions(found[0])

@@ -1,15 +1,16 @@
 """SYSU-CC: CDChat's captions and boxes of the changed test pairs of SYSU-CD, 256 pixels at 0.5 m.
 
 ```
-sysu_test_captions.json                     {"images": [{"file_name", "folder_name", "width", "height", "ischange", "captions",
-                                                         "attribute": {"region_properties": [{"box", "area", ...}]}}]}
-test/{time1,time2}/00000.png                the images of SYSU-CD, which are published apart; also test/{A,B}, test/{T1,T2}
+sysu_test_captions.json           {"images": [{"file_name", "folder_name", "width", "height", "ischange", "captions",
+                                               "attribute": {"region_properties": [{"box", "area", ...}]}}]}
+test/{time1,time2}/00000.png      the images of SYSU-CD, published apart; also test/{A,B}, test/{T1,T2}
 ```
-3,774 entries with one caption each. A box is x1, y1, x2, y2 in pixels with the far edges outside (0 to 256). The file leaves the
-unchanged pairs out, so that asking whether anything changed would have one answer. The file names begin with `sysu_test_`,
-those of SYSU-CD do not; both are looked for.
+3,774 entries with one caption each. A box is x1, y1, x2, y2 in pixels with the far edges outside (0 to 256). The file
+leaves the unchanged pairs out, so that asking whether anything changed would have one answer. The file names begin with
+`sysu_test_`, those of SYSU-CD do not; both are looked for.
 
-Noman et al. 2024, "CDChat: A Large Multimodal Model for Remote Sensing Change Description"; imagery: Shi et al. 2021, SYSU-CD.
+Noman et al. 2024, "CDChat: A Large Multimodal Model for Remote Sensing Change Description"; imagery: Shi et al. 2021,
+SYSU-CD.
 """
 
 from collections import Counter
@@ -57,14 +58,14 @@ class SysuCc(FolderSource):
         first: dict[str, Any] = next(iter(self.entries(root).values()), {})
         missing = [key for key in KEYS if key not in first]
         if missing:
-            raise LayoutError(f"the first entry of {root / FILE} has no {missing[0]!r}; {self.name} expects images with "
+            raise LayoutError(f"the first entry of {root / FILE} has no {missing[0]!r}; {self.name} expects "
                               f"{', '.join(KEYS)}")
 
     def entries(self, root: Path) -> dict[str, Any]:
         """Entries of the caption file by `split/stem`, read once; a name that comes again gets its number behind it."""
         if root not in self._entries:
             if not (root / FILE).is_file():
-                raise LayoutError(f"{root} has no {FILE}; {self.name} expects it beside test/{{time1,time2}} of SYSU-CD")
+                raise LayoutError(f"{root} has no {FILE}; {self.name} expects it beside SYSU-CD's test/{{time1,time2}}")
             found: dict[str, Any] = {}
             for number, entry in enumerate(stream_entries(root / FILE)):
                 key = _key(entry) or f"{FILE}:{number}"
@@ -148,4 +149,5 @@ def _region(box: Any, key: str, height: int, width: int) -> Region:
             raise ValueError("it is empty or leaves the image")
         return Region(2, Box(x1, y1, x2, y2), LABEL)
     except (TypeError, ValueError, InputError) as error:
-        raise Rejection("impossible box", f"{FILE}: {key} has the box {box} on {width} x {height} pixels ({error})") from None
+        what = f"{FILE}: {key} has the box {box} on {width} x {height} pixels ({error})"
+        raise Rejection("impossible box", what) from None
