@@ -98,6 +98,7 @@ class ClassFolders(FolderSource):
         self.val_share = val_share
         self.dataset = self.name
         self._listed: dict[Path, dict[str, Path]] = {}
+        self._bases: dict[Path, dict[str, Path]] = {}
 
     @abstractmethod
     def label(self, folder: str) -> str | None:
@@ -128,14 +129,22 @@ class ClassFolders(FolderSource):
         Raises:
             LayoutError: Folders of splits and of classes stand beside each other.
         """
+        if root not in self._bases:
+            self._bases[root] = self._look(root)
+        return self._bases[root]
+
+    def _look(self, root: Path) -> dict[str, Path]:
+        """See `split_folders`."""
         base = next((root / name for name in self.inside if (root / name).is_dir()), root)
         folders = subfolders(base)
-        splits = {_SPLITS[path.name.lower()]: path for path in folders
-                  if path.name.lower() in _SPLITS and subfolders(path)}
-        others = [path.name for path in folders
-                  if path not in splits.values() and any(map(_is_picture, path.iterdir()))]
+        found = [path for path in folders if path.name.lower() in _SPLITS and subfolders(path)]
+        splits = {_SPLITS[path.name.lower()]: path for path in found}
+        if len(splits) < len(found):
+            names = ", ".join(path.name for path in found)
+            raise LayoutError(f"{base} holds {names}, of which two mean one split; put their images into one of them")
+        others = [path.name for path in folders if path not in found and any(map(_is_picture, path.rglob("*")))]
         if splits and others:
-            names = ", ".join(path.name for path in splits.values())
+            names = ", ".join(path.name for path in found)
             raise LayoutError(f"{base} holds {names} and beside them images in {others[0]}; move one or the other away")
         return splits or {"": base}
 
@@ -144,8 +153,9 @@ class ClassFolders(FolderSource):
         if root not in self._listed:
             splits = self.split_folders(root)
             carve = set(splits) <= {"", "train"}
-            found = {}
+            found: dict[str, Path] = {}
             for split, base in splits.items():
+                found |= {f"{split or 'train'}/{path.name}": path for path in base.iterdir() if _is_picture(path)}
                 for folder in subfolders(base):
                     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_litter(path)]
                     held_out = balanced_split(paths, self.val_share) if carve else frozenset()
@@ -156,13 +166,15 @@ class ClassFolders(FolderSource):
         return self._listed[root]
 
     def keys(self, root: Path) -> list[str]:
-        """`split/class/[...]/name` of every file in a class folder."""
+        """`split/class/[...]/name` of every file in a class folder, and `split/name` of pictures beside these folders."""
         return list(self.files(root))
 
     def samples(self, root: Path, key: str) -> Iterator[Sample]:
         """Both questions about one image."""
         split, _, rest = key.partition("/")
-        folder = rest.partition("/")[0]
+        folder, inside, _ = rest.partition("/")
+        if not inside:
+            raise Rejection("no class", f"{rest} lies in no folder of a class")
         label, named = self.label(folder), self.named(root)
         if label is None:
             raise Rejection("unknown class", f"{rest}: {folder} is none of the {len(named)} classes of {self.name}; "
@@ -198,7 +210,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and not _is_litter(path)
+    return path.suffix.lower() in PICTURES and path.is_file() and not _is_litter(path)
 
 
 def _is_litter(path: Path) -> bool:

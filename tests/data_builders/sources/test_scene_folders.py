@@ -112,11 +112,13 @@ def test_what_is_no_image_is_named_and_litter_is_not(tmp_path):
     for name in ("SeaLake/Thumbs.db", "SeaLake/.DS_Store", ".git/x.jpg", "__MACOSX/y.jpg"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("x")
+    made.picture(root / "overview.png", 1)
     truncated = root / "SeaLake/SeaLake_0.jpg"
     truncated.write_bytes(truncated.read_bytes()[:100])
     built("scene-folders", root, tmp_path / "out", max_rejected=0.3, options={"val_share": 0})
     assert {key: reason for key, (reason, _) in rejected(tmp_path / "out").items()} == {
-        "train/SeaLake/SeaLake_0.jpg": "broken image", "train/SeaLake/notes.txt": "broken image"}
+        "train/SeaLake/SeaLake_0.jpg": "broken image", "train/SeaLake/notes.txt": "broken image",
+        "train/overview.png": "no class"}
 
 
 def test_files_that_differ_in_their_extension_alone_are_two_samples(tmp_path):
@@ -150,10 +152,15 @@ def test_many_classes_are_not_listed(tmp_path):
     assert len(store) == 101 and all(name.endswith(":open") for name in store.ids)
 
 
-def test_splits_and_classes_beside_each_other_are_refused(tmp_path):
+@pytest.mark.parametrize(("other", "message"), [
+    ("forest", "holds train and beside them images in forest; move one or the other away"),
+    ("more/forest", "beside them images in more;"), ("Training/forest", "holds Training, train, of which two mean one split"),
+])
+def test_folders_whose_images_would_be_lost_are_refused(tmp_path, other, message):
     made.folders(tmp_path / "in/train")
-    made.folders(tmp_path / "in", ("forest",))
-    with pytest.raises(LayoutError, match="holds train and beside them images in forest; move one or the other away"):
+    made.folders(tmp_path / "in", (other,), each=0)
+    made.picture(tmp_path / "in" / other / "a.jpg", 0)
+    with pytest.raises(LayoutError, match=message):
         make_source("scene-folders").check_layout(tmp_path / "in")
 
 
