@@ -15,20 +15,16 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from geotempo.data_builders.conversations import read_conversation
-from geotempo.data_builders.instructions import conversation_sample, in_time, read_date, task_by_form
+from geotempo.data_builders.instructions import in_time, read_date
 from geotempo.data_builders.licences import licence_id
 from geotempo.data_builders.own_records import (
     KEYS,
     Boxes,
     Format,
-    OwnRecord,
-    bare_list,
     codecs_of,
     first_records,
     formats_of,
@@ -36,13 +32,11 @@ from geotempo.data_builders.own_records import (
     open_image,
     read_record,
     shared_format,
-    swift_codec,
 )
+from geotempo.data_builders.own_samples import gsd_of, of_image, own_sample, task_like
 from geotempo.data_builders.records import stream_records
 from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection
-from geotempo.data_builders.teochat_records import task_of
-from geotempo.data_builders.text_regions import Codec
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.records import ImageRecord
@@ -143,13 +137,13 @@ class Jsonl(RecordSource):
         if kind != "teochat" and order != sorted(order) and _NUMBERED.search(str(own.turns)):
             raise Rejection("order unclear", "the texts number the images as listed, which is not their order in time; list them in "
                                              "that order")
-        facts = [{"date": dates[index], "sensor": _of_image(record, "sensor", index, count), "gsd": _gsd(record, index, count)}
+        facts = [{"date": dates[index], "sensor": of_image(record, "sensor", index, count), "gsd": gsd_of(record, index, count)}
                  for index in range(count)]
         images = tuple(open_image(own.images[index], self._places(root), **facts[index]) for index in order)
         meta = {"format": kind, **{name: record[name] for name in KEPT if record.get(name)},
                 **({"record_id": record["id"]} if record.get("id") is not None else {})}
         draft = Draft(self.dataset, self._split(images, record.get("scene")), key, images, self.licence, meta)
-        yield self._named(draft, _sample(draft, own, codecs_of(self.boxes), numbers), record.get("task"))
+        yield self._named(draft, own_sample(draft, own, codecs_of(self.boxes), numbers), record.get("task"))
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Records per format and regions."""
@@ -206,58 +200,3 @@ class Jsonl(RecordSource):
                 missing = missing or (f"{where}: {error.detail}" if error.reason == "missing image" else None)
         if missing:
             raise LayoutError(f"no image of the first {len(records)} records is there ({missing}); give their folder with images=DIR")
-
-
-def task_like(sample: Sample, said: Any = None) -> str:
-    """The task of a sample by its record, or by what its last question and answer look like.
-
-    Args:
-        sample: Of any task.
-        said: The record's own word: one of `TASKS` or of TEOChatlas's names counts.
-    """
-    several = len(sample.images) > 1
-    if said in TASKS:
-        return str(said)
-    if said:
-        with suppress(Rejection):
-            return task_of(said, len(sample.images))
-    if several and re.fullmatch(r"Image \d+(?:, Image \d+)*\.?", sample.target):
-        return "temporal_referring"
-    if sample.target.isdecimal() and re.search(r"\bhow many\b|\bnumber of\b", sample.question, re.IGNORECASE):
-        return "counting"
-    if sample.target_regions is not None and not several:
-        return "referring_segmentation"
-    return task_by_form(sample.question, sample.target, len(sample.images))
-
-
-def _sample(draft: Draft, own: OwnRecord, codecs: Sequence[Codec], numbers: Sequence[int]) -> Sample:
-    """The record's conversation as a sample of no particular task; a record with `objects` has its boxes there."""
-    objects = own.objects
-    if objects.boxes:
-        codecs = (swift_codec(objects, [draft.images[number - 1] for number in numbers]),)
-    talk = read_conversation(own.turns, len(draft.images), numbers)
-    tags = sum(turn.text.count("<bbox>") for turn in talk.messages)
-    if tags != len(objects.boxes) and (objects.boxes or draft.meta["format"] == "swift"):
-        raise Rejection("boxes and tags differ", f"the texts hold {tags} <bbox> for {len(objects.boxes)} boxes of objects")
-    if codecs:
-        talk = replace(talk, messages=tuple(turn if turn.role == "user" else replace(turn, text=bare_list(turn.text))
-                                            for turn in talk.messages))
-    sample = conversation_sample(draft, "vqa", talk, codecs)
-    if not objects.images:
-        return sample
-    placed = (replace(region, image=numbers[index]) for region, index in zip(sample.regions, objects.images, strict=True))
-    return replace(sample, regions=tuple(placed))
-
-
-def _of_image(record: Mapping[str, Any], field: str, index: int, count: int) -> Any:
-    """The value of a field for one image: its own, or the one for all; None where there is none."""
-    value = record.get(field)
-    if isinstance(value, list):
-        return value[index] if len(value) == count else None
-    return value
-
-
-def _gsd(record: Mapping[str, Any], index: int, count: int) -> tuple[float, float] | None:
-    """Ground sampling distance in metres, where the record has a number."""
-    value = _of_image(record, "gsd", index, count)
-    return (float(value), float(value)) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
