@@ -179,7 +179,8 @@ class ClassFolders(FolderSource):
         if label is None:
             raise Rejection("unknown class", f"{rest}: {folder} is none of the {len(named)} classes of {self.name}; "
                                              "scene-folders takes folders as they are")
-        path = next((base / rest for base in self.split_folders(root).values() if (base / rest).is_file()), root / rest)
+        splits = self.split_folders(root)
+        path = splits.get(split, next(iter(splits.values()))) / rest  # without a folder of its own val is a part of train
         draft = Draft(self.dataset, split, slug_path(path, rest), self.images(path), self.licence)
         tag = "classification"
         if len(named) <= MAX_NAMED:

@@ -4,10 +4,11 @@
 <name>captions.json                                 LevirCCcaptions.json, whuCCcaptions.json, ForestChatcaptions.json
 images/{train,val,test}/{A,B,label}/<filename>      before, after, mask 0/255 or 0/1
 ```
-LEVIR-CDC has LEVIR-CC's pairs and sentences with masks of buildings only, so a label with LEVIR-MCI's value for roads
-is refused. Forest-Change states neither `changeflag` nor `imgid`: there the sentences say whether the forest changed,
-and the joint samples and the meta compare that with the mask. Nobody is asked whether anything changed at all where no
-flag says it.
+LEVIR-CDC has LEVIR-CC's pairs and sentences with masks of buildings only, so a label with LEVIR-MCI's value for roads is
+refused. WHU-CDC's file has LEVIR-CC's keys and its five sentences for what did not change; its numbers run on from split
+to split, with gaps, and its captions tell of roads and trees too, which the masks do not have. Forest-Change states
+neither `changeflag` nor `imgid`: there the sentences say whether the forest changed, and the joint samples and the meta
+compare that with the mask. Nobody is asked whether anything changed at all where no flag says it.
 
 LEVIR-CDC and WHU-CDC: published with "RS-CDC" on the Hugging Face hub. Forest-Change: Brock et al., "Forest-Chat".
 """

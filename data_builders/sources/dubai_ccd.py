@@ -59,7 +59,8 @@ class DubaiCcd(CaptionedPairs):
     def image_files(self, root: Path, record: CaptionRecord) -> tuple[Path, Path]:
         """See `CaptionedPairs`."""
         before, after = self._folders(root)
-        return find_image(before, record.filename), find_image(after, record.filename)
+        name = Path(record.filename).name
+        return find_image(before, name), find_image(after, name)
 
     def facts(self, root: Path, record: CaptionRecord) -> dict[str, Any]:
         """See `CaptionedPairs`."""

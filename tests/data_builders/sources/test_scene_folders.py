@@ -96,6 +96,15 @@ def test_folders_of_splits_are_believed_and_only_a_train_folder_alone_is_divided
     assert Counter(name.split("/")[1] for name in store.ids if name.endswith("#classification")) == expected
 
 
+def test_a_name_that_comes_in_every_split_means_the_picture_of_its_split(tmp_path):
+    for number, split in enumerate(("train", "val", "test")):
+        made.picture(tmp_path / "in" / split / "pond/1.png", number)
+    store, _ = built("scene-folders", tmp_path / "in", tmp_path / "out")
+    for split in ("train", "val", "test"):
+        image = store.by_id(f"scene-folders/{split}/pond/1#classification").images[0]
+        assert image.encoded() == (tmp_path / "in" / split / "pond/1.png").read_bytes()
+
+
 def test_any_folder_of_folders_with_its_own_class_names(tmp_path):
     root = made.folders(tmp_path / "in", ("baseball_diamond", "SeaLake", "solar farm"), extension="png")
     made.picture(root / "SeaLake/2019/deep.bmp", 7)
