@@ -3,14 +3,15 @@
 The geometry of a `Sample` becomes text here and nowhere earlier, so one store trains any coordinate convention.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from geotempo.data_builders.sample import IMAGE, REGIONS, Sample
+from geotempo.data_builders.sample import IMAGE, REGIONS, Sample, region_indices, without_regions
 from geotempo.data_builders.store import Store
 from geotempo.model import answer, prompts
+from geotempo.model.answer_parse import holds_regions
 from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.predictor import Request
 from geotempo.model.records import Region
@@ -82,12 +83,26 @@ def _answer_text(sample: Sample, text: str, points: bool, grids: Grids, conventi
     """One assistant turn of a sample in the answer grammar."""
     frames = prompts.frames_of(sample.images, convention)
     match = REGIONS.search(text)
-    if match is None:
-        return prompts.fill_regions(text, sample.regions, frames, convention.mode)
-    regions = [sample.regions[int(index)] for index in match.group(1).split(",") if index]
-    prose = REGIONS.sub("", text).strip()
+    if match is not None:
+        regions: Sequence[Region] = [sample.regions[int(index)] for index in match.group(1).split(",") if index]
+        prose = REGIONS.sub("", text).strip()
+    else:
+        regions, prose = _named(sample, text), without_regions(text)
+        if not regions or convention.mode != "geotempo" or holds_regions(prose, convention.mode):
+            return prompts.fill_regions(text, sample.regions, frames, convention.mode)
     chosen = area_like if grids == "areas" else grids == "all"
     return answer.format(regions, frames, prose=prose, points=points, grids=chosen, mode=convention.mode)
+
+
+def _named(sample: Sample, text: str) -> tuple[Region, ...]:
+    """The regions inside a sentence, if its words name all of them ("a ship <region:0> near the pier <region:1>").
+
+    They are written as the grammar wants it, in a list after the sentence, where labels tell which is which. Where a place has
+    no other name than its coordinates ("the one at <region:0>"), these have to stay in the sentence.
+    """
+    regions = [sample.regions[index] for index in dict.fromkeys(region_indices(text))]
+    named = all(region.label and region.assessable and region.label in text for region in regions)
+    return answer.select(regions)[0] if named else ()
 
 
 def chat(sample: Sample, *, points: bool = False, grids: Grids = "none",

@@ -97,3 +97,8 @@ def region_indices(text: str) -> list[int]:
     """Indices of all regions that a message text names."""
     singles = [int(i) for i in REGION.findall(text)]
     return singles + [int(i) for group in REGIONS.findall(text) for i in group.split(",") if i]
+
+
+def without_regions(text: str) -> str:
+    """The words of a text, without placeholders of regions and the blanks before them."""
+    return re.sub(rf"[ \t]*(?:{REGION.pattern}|{REGIONS.pattern})", "", text).strip()

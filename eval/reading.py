@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from geotempo.data_builders.sample import REGIONS, Sample, region_indices
+from geotempo.data_builders.sample import Sample, region_indices, without_regions
 from geotempo.eval.metrics.text import normalise_short
 from geotempo.model import answer, prompts
 from geotempo.model.convention import GEOTEMPO, Convention
@@ -44,8 +44,8 @@ class Reading:
 
 
 def prose_of(sample: Sample) -> str:
-    """The true answer's words, without its region list."""
-    return REGIONS.sub("", sample.target).strip()
+    """The true answer's words, without its regions."""
+    return without_regions(sample.target)
 
 
 def references(sample: Sample) -> list[str]:

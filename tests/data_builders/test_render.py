@@ -75,8 +75,18 @@ def test_every_turn_of_a_conversation_is_rendered_with_its_geometry() -> None:
     words = ["".join(part.get("text", "") for part in message["content"]) for message in prompt.messages]
     assert [message["role"] for message in prompt.messages] == ["user", "assistant", "user", "assistant"]
     assert words[0].endswith('What is at {"image":1,"bbox_2d":[500,500,1000,1000]}?') and len(prompt.images) == 1
-    assert words[1] == 'A ship {"image":1,"bbox_2d":[0,0,500,500]} at sea.'
+    assert words[1] == 'A ship at sea.\n[{"image":1,"bbox_2d":[0,0,500,500],"label":"ship"}]'
     assert words[2] == "Where are all ships?"
     assert words[3] == target_text(sample) and words[3].startswith('[{"image":1,"bbox_2d":[0,0,500,500],"label":"ship"}')
     in_percent = [message["content"][-1]["text"] for message in chat(sample, convention=TEOCHAT).messages[1:]]
     assert in_percent == ["A ship [0, 0, 50, 50] at sea.", "Where are all ships?", "[0, 0, 50, 50], [50, 50, 100, 100]"]
+
+
+def test_places_that_only_coordinates_name_stay_in_their_sentence() -> None:
+    image = ImageRecord("a", 100, 100, data=png(1, (100, 100)))
+    regions = (Region(1, Box(50, 50, 100, 100)), Region(1, Box(0, 0, 50, 50), "ship"))
+    for target, written in (("The one at <region:0> is new.", 'The one at {"image":1,"bbox_2d":[500,500,1000,1000]} is new.'),
+                            ("A ship <region:1> [{", 'A ship {"image":1,"bbox_2d":[0,0,500,500]} [{')):
+        sample = Sample("d/train/1#vqa", "d", "train", "vqa", (image,), (Message("user", "<image>\nWhere?"), Message("assistant", target)),
+                        regions, {"licence": "MIT"})
+        assert target_text(sample) == written

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geotempo.data_builders.render import target_text
 from geotempo.data_builders.sample import Message
 from geotempo.eval.reading import Kind, kind_of, read, references, true_regions, true_value
-from geotempo.model.records import Status
+from geotempo.model.geometry import Box
+from geotempo.model.records import Region, Status
 
 
 def of(samples, task, index=1):
@@ -67,3 +69,15 @@ def test_regions_left_out_by_the_limit_still_count(samples):
     capped = replace(whole, messages=(whole.messages[0], Message("assistant", "<regions:0>")), meta={"left_out": 2})
     assert true_regions(capped) == whole.regions
     assert true_regions(replace(capped, meta={})) == whole.regions[:1]
+
+
+@pytest.mark.parametrize("target", ["A new road <region:0> crosses it.", "It lies at <region:1>."])
+def test_sentences_with_places_in_them_are_compared_by_their_words(samples, target):
+    sample = of(samples, "change_caption")
+    box = Region(2, Box(0, 0, 50, 50))
+    sample = replace(sample, messages=(sample.messages[0], Message("assistant", target)), regions=(replace(box, label="new road"), box))
+    reading = read(sample, target_text(sample))
+    if "road" in target:
+        assert (reading.status, reading.value) == (Status.OK, "A new road crosses it.") == (Status.OK, true_value(sample))
+    else:
+        assert (reading.status, true_value(sample)) == (Status.REPAIRED, "It lies at.")
