@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from geotempo.data_builders.controls import with_controls
+from geotempo.data_builders.controls import CONTROLS, with_controls
 from geotempo.data_builders.schema import Prepared, prepare
 from geotempo.data_builders.source import Item, Rejection, Source
 from geotempo.data_builders.sources import make_source
@@ -44,6 +44,9 @@ class Job:
         number, total = self.shard
         if not 1 <= number <= total:
             raise InputError(f"a shard is i/n with i in 1..n, got {number}/{total}")
+        wrong = [name for name in self.controls if name not in CONTROLS]
+        if wrong:
+            raise InputError(f"there are no control samples {wrong[0]!r}; allowed: {', '.join(CONTROLS)}")
 
     def source(self) -> Source:
         """The source, made anew."""
@@ -93,22 +96,20 @@ def read_items(job: Job, source: Source, done: int, workers: int) -> Iterator[It
 
 def read_item(job: Job, source: Source, item: Item) -> ItemResult:
     """The rows of one item; what is wrong with it becomes an entry of the rejected list."""
+    tally = source.tally_item(item)
     try:
         samples = list(source.read(job.root, item))
-        tally = source.tally(samples)
+        tally.update(source.tally(samples))
         if job.controls:
             samples = list(with_controls(samples, job.controls))
         return ItemResult(item.key, prepare(samples), tally)
     except Rejection as error:
-        return _rejected(item, error.reason, error.detail)
+        reason, detail = error.reason, error.detail
     except InputError as error:
-        return _rejected(item, "invalid input", str(error))
+        reason, detail = "invalid input", str(error)
     except UNFORESEEN as error:
-        return _rejected(item, "unexpected content", repr(error))
-
-
-def _rejected(item: Item, reason: str, detail: str) -> ItemResult:
-    return ItemResult(item.key, rejected={"key": item.key, "reason": reason, "detail": detail})
+        reason, detail = "unexpected content", repr(error)
+    return ItemResult(item.key, tally=source.tally_item(item), rejected={"key": item.key, "reason": reason, "detail": detail})
 
 
 def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

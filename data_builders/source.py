@@ -112,6 +112,10 @@ class Source(ABC):
         """What to count over the items for the summary (pairs per split, buildings per class)."""
         return Counter()
 
+    def tally_item(self, item: Item) -> Counter[str]:
+        """What to count about an item whether or not it can be used (questions, inactive records)."""
+        return Counter()
+
 
 class FolderSource(Source):
     """A source whose items have names that are known beforehand: files of a folder, entries of a small list."""
@@ -247,7 +251,8 @@ def find_image(folder: Path, name: str) -> Path:
 def load_image(path: Path, **facts: Any) -> ImageRecord:
     """Read an 8-bit image and decode it once, so that a truncated file is found now and not in training.
 
-    PNG, JPEG and WebP keep their bytes. TIFF and BMP, which no browser and few loaders of training code read, become PNG.
+    PNG, JPEG and WebP keep their bytes. TIFF and BMP, which no browser and few loaders of training code read, become
+    PNG.
 
     Args:
         path: The file.
@@ -300,7 +305,8 @@ def _decoded(path: Path, changed: int, size: int) -> tuple[int, int, bytes, bool
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Rejection("broken image", f"{name}: {_plain(error)}") from None
     if kind not in FORMATS or mode.startswith(("I", "F")):
-        raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {', '.join((*FORMATS, *REENCODED))}")
+        allowed = ", ".join((*FORMATS, *REENCODED))
+        raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {allowed}")
     return width, height, data, own
 
 

@@ -46,6 +46,10 @@ SOURCES = {
     "vrsbench": ("geochat", "Vrsbench"),
     "geollava": ("geollava", "Geollava"),
     "unirs": ("unirs", "Unirs"),
+    "cdvqa": ("cdvqa", "Cdvqa"),
+    "rsvqa-lr": ("rsvqa", "RsvqaLr"),
+    "rsvqa-hr": ("rsvqa", "RsvqaHr"),
+    "rsivqa": ("rsivqa", "Rsivqa"),
     "scenes": ("scenes", "Scenes"),
     "jsonl": ("jsonl", "Jsonl"),
 }
