@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from geotempo.data_builders.conversations import Conversation, in_front
@@ -43,7 +43,7 @@ def locate(name: Any, places: Sequence[Path]) -> Path:
     """
     if not isinstance(name, str) or not name.strip():
         raise Rejection("no image", f"an image is named {name!r}; expected a path")
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "/"]
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if ".." in parts:
         raise Rejection("missing image", f"{name} leads out of its folder")
     for start in range(max(1, len(parts) - 1)):
