@@ -17,7 +17,7 @@ MAX_REJECTED = 0.05
 
 def build_store(name: str, root: Path, out: Path, *, options: dict[str, Any] | None = None, workers: int = 1,
                 max_rejected: float = MAX_REJECTED, progress: bool = True, images: Images = "copy",
-                controls: tuple[str, ...] = (), shard: tuple[int, int] = (1, 1)) -> dict[str, Any]:
+                controls: tuple[str, ...] = (), shard: tuple[int, int] = (1, 1), card: bool = False) -> dict[str, Any]:
     """Build the store of a source.
 
     A killed build goes on where it stopped when it is started again with the same arguments; the result's bytes depend
@@ -34,6 +34,7 @@ def build_store(name: str, root: Path, out: Path, *, options: dict[str, Any] | N
         images: `copy` stores the images' bytes; `reference` stores paths, and bytes only of images that no file holds.
         controls: Control samples to add, see `geotempo.data_builders.controls`.
         shard: (i, n): only every n-th item, beginning with the i-th (from 1); `geotempo.data_builders.merge` joins shards.
+        card: Also write the dataset card and the contact sheet.
 
     Returns:
         The manifest.
@@ -52,7 +53,7 @@ def build_store(name: str, root: Path, out: Path, *, options: dict[str, Any] | N
             if not building.done:
                 raise LayoutError(f"{root} holds no item of {name}")
             refuse_excess(building, building.done, max_rejected)
-        return finish_store(building, plan, licence=source.licence, citation=source.citation)
+        return finish_store(building, plan, card=card, licence=source.licence, citation=source.citation)
 
 
 def plan_of(job: Job, source: Source, images: Images) -> dict[str, Any]:

@@ -24,7 +24,8 @@ RETRIES = 2
 
 def build_on_ray(name: str, root: Path, out: Path, *, options: dict[str, Any] | None = None, workers: int = 1,
                  max_rejected: float = MAX_REJECTED, progress: bool = True, images: Images = "copy",
-                 controls: tuple[str, ...] = (), address: str | None = None, shards: int | None = None) -> dict[str, Any]:
+                 controls: tuple[str, ...] = (), address: str | None = None, shards: int | None = None,
+                 card: bool = False) -> dict[str, Any]:
     """Build the store of a source on a Ray cluster.
 
     Shards that an interrupted call finished are taken over, those it began go on where they stopped.
@@ -41,6 +42,7 @@ def build_on_ray(name: str, root: Path, out: Path, *, options: dict[str, Any] | 
         controls: Control samples to add.
         address: Of the cluster; None is `RAY_ADDRESS`, else a cluster of this machine's CPUs for the time of the call.
         shards: Number of shards; None is `SHARDS_PER_CPU` for each CPU of the cluster.
+        card: Also write the dataset card and the contact sheet.
 
     Returns:
         The manifest.
@@ -70,7 +72,7 @@ def build_on_ray(name: str, root: Path, out: Path, *, options: dict[str, Any] | 
     finally:
         if started:
             ray.shutdown()
-    manifest = merge_stores(places, out, max_rejected, progress)
+    manifest = merge_stores(places, out, max_rejected, progress, card=card)
     shutil.rmtree(folder)
     return manifest
 

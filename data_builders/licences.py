@@ -4,6 +4,7 @@ A source's `licence` is `ID; details`, for example `CC-BY-NC-SA-4.0; xBD`: an id
 should know besides. Every sample carries it in its meta, and a mixture carries the strictest of its sources.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geotempo.model.errors import InputError
@@ -57,3 +58,47 @@ def licence_id(licence: str) -> str:
 def terms_of(licence: str) -> Terms:
     """What a licence text allows, see `licence_id`."""
     return TERMS[licence_id(licence)]
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What holds for samples of several sources together.
+
+    Attributes:
+        ids: Identifiers of the sources' licences, from the strictest to the freest.
+        terms: What all of them allow.
+        text: In words: the strictest, then what else holds.
+    """
+
+    ids: tuple[str, ...]
+    terms: Terms
+    text: str
+
+
+def combine(licences: Sequence[str]) -> Combined:
+    """The strictest terms of several licences.
+
+    Args:
+        licences: Texts `ID; details`, at least one.
+
+    Raises:
+        InputError: An unknown identifier.
+    """
+    order = list(TERMS)
+    ids = sorted({licence_id(text) for text in licences}, key=lambda name: -order.index(name))
+    each = [TERMS[name] for name in ids]
+    terms = Terms(commercial=all(one.commercial for one in each), derivatives=all(one.derivatives for one in each),
+                  share_alike=any(one.share_alike for one in each), known=all(one.known for one in each))
+    limits = [words for words, holds in (("terms partly unknown", not terms.known), ("no commercial use", not terms.commercial),
+                                         ("no derivatives", terms.known and not terms.derivatives),
+                                         ("share alike", terms.share_alike)) if holds]
+    if terms.share_alike and not terms.derivatives:
+        limits.append("which cannot be met together: ask the owners before you pass it on")
+    return Combined(tuple(ids), terms, " + ".join(ids) + (f" ({', '.join(limits)})" if limits else ""))
+
+
+def hub_licence(combined: Combined) -> str:
+    """Identifier for the metadata of a card on the Hugging Face Hub."""
+    if len(combined.ids) > 1 or combined.ids[0] in ("public-domain", "academic"):
+        return "other"
+    return combined.ids[0].lower()

@@ -16,7 +16,8 @@ from geotempo.data_builders.store import Store, finish_store
 from geotempo.model.errors import InputError
 
 
-def merge_stores(folders: Sequence[Path], out: Path, max_rejected: float = 1.0, progress: bool = True) -> dict[str, Any]:
+def merge_stores(folders: Sequence[Path], out: Path, max_rejected: float = 1.0, progress: bool = True, *,
+                 card: bool = False) -> dict[str, Any]:
     """Write all samples of several stores into a new one, each image once; resumable like a build.
 
     Shards of one build are put in the order of their numbers, other stores stay in the order given, so the result does
@@ -27,6 +28,7 @@ def merge_stores(folders: Sequence[Path], out: Path, max_rejected: float = 1.0, 
         out: Folder of the new store.
         max_rejected: Highest allowed share of items that the builds set aside, 0 to 1.
         progress: Show a progress bar on stderr.
+        card: Also write the dataset card and the contact sheet.
 
     Returns:
         The manifest.
@@ -54,7 +56,7 @@ def merge_stores(folders: Sequence[Path], out: Path, max_rejected: float = 1.0, 
         building.flush()
         facts = _facts(stores)
         refuse_excess(building, facts["items"], max_rejected)
-        return finish_store(building, plan, **facts)
+        return finish_store(building, plan, card=card, **facts)
 
 
 def _whole(builder: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -71,7 +71,9 @@ class Building:
         self.out = out
         self.images, self.root = images, root.resolve() if root else None
         self.folder = out.with_name(out.name + ".building")
+        self._aside = out.with_name(out.name + ".journal")
         refuse_foreign(out, plan)
+        self._take_back()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / ".lock").open("w")
         try:
@@ -90,8 +92,8 @@ class Building:
         self.blocks, self._shards = [], Counter()
         self._ids.clear()
         self._images.clear()
-        for name in (".journal", "images", "samples"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for path in [*self.folder.glob("samples/*"), *self.folder.glob("images/*"), *self.folder.glob(".journal/[0-9]*")]:
+            path.unlink()
 
     @property
     def done(self) -> int:
@@ -147,20 +149,39 @@ class Building:
         self.blocks.append(_slim(json.loads(journal)))  # as a resumed run reads it: the order of keys goes into the manifest
         self._clear()
 
-    def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the rejected list and the manifest, and give the folder its final name."""
+    def finish(self, manifest: dict[str, Any], describe: Callable[[Path], None] | None = None) -> None:
+        """Write the rejected list and the manifest, and give the folder its final name.
+
+        Killed on the way, the next run finds all its blocks again: the journal is moved out of the folder in one step, just
+        before the folder gets its name.
+
+        Args:
+            manifest: What the store holds.
+            describe: Writes further files into the whole store (its card).
+        """
         write_atomic(self.folder / REJECTED, self._write_rejected)
-        shutil.rmtree(self.folder / ".journal", ignore_errors=True)
-        (self.folder / ".plan.json").unlink(missing_ok=True)
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        if describe is not None:
+            describe(self.folder)
         (self.folder / ".lock").unlink(missing_ok=True)
         old = self.out.with_name(self.out.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
+        os.replace(self.folder / ".journal", self._aside)
         if self.out.exists():
             os.replace(self.out, old)
         os.replace(self.folder, self.out)
         sync_folder(self.out.parent)
+        shutil.rmtree(self._aside)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _take_back(self) -> None:
+        """Put the journal back that a run moved aside which was killed in its last moment."""
+        if not self._aside.is_dir():
+            return
+        if self.folder.is_dir() and not (self.folder / ".journal").is_dir():
+            os.replace(self._aside, self.folder / ".journal")
+        else:
+            shutil.rmtree(self._aside)
 
     def files(self) -> list[dict[str, Any]]:
         """Manifest entries of all shards, sorted by path."""
@@ -218,7 +239,8 @@ class Building:
 
     def _counts(self) -> dict[str, dict[str, int]]:
         rows = [row for split in sorted(self._rows) for row in self._rows[split]]
-        return {kind: dict(Counter(row[kind] for row in rows)) for kind in ("split", "task", "dataset")}
+        counts = {kind: dict(Counter(row[kind] for row in rows)) for kind in ("split", "task", "dataset")}
+        return counts | {"licence": dict(Counter(str(json.loads(row["meta"]).get("licence", "unknown")) for row in rows))}
 
     def _journal(self, number: int) -> Path:
         return self.folder / ".journal" / f"{number:05d}.json"
@@ -232,7 +254,7 @@ class Building:
 
     def _resume(self, plan: dict[str, Any]) -> None:
         """Take over the committed blocks of an interrupted run with the same plan; start afresh otherwise."""
-        written = self.folder / ".plan.json"
+        written = self.folder / ".journal" / "plan.json"
         if not written.is_file() or written.read_text(encoding="utf-8") != dumps(plan):
             for path in self.folder.iterdir():
                 if path.name != ".lock":
@@ -252,7 +274,7 @@ class Building:
             if path.relative_to(self.folder).as_posix() not in kept:
                 path.unlink()
         for path in self.folder.glob(".journal/*"):
-            if not path.stem.isdigit() or int(path.stem) >= len(self.blocks):
+            if path.name != "plan.json" and (not path.stem.isdigit() or int(path.stem) >= len(self.blocks)):
                 path.unlink()
 
     def _adopt(self, block: dict[str, Any]) -> None:

@@ -3,11 +3,11 @@
 from PIL import Image
 
 from geotempo.data_builders.sample import IMAGE, REGION, REGIONS, Message, Sample, region_indices
-from geotempo.model.draw import sheet
+from geotempo.model.draw import PANEL_MAX, sheet
 from geotempo.model.records import ImageRecord, time_order
 
 
-def sample_sheet(sample: Sample) -> Image.Image:
+def sample_sheet(sample: Sample, largest: int = PANEL_MAX) -> Image.Image:
     """Draw a sample as a person wants to see it.
 
     Regions that a message names are drawn on the acquisition they belong to (all regions where none is named, for
@@ -15,6 +15,7 @@ def sample_sheet(sample: Sample) -> Image.Image:
 
     Args:
         sample: Its images carry their bytes.
+        largest: Longest side of an image on the sheet, in pixels.
 
     Raises:
         InputError: An image cannot be decoded.
@@ -29,7 +30,7 @@ def sample_sheet(sample: Sample) -> Image.Image:
     references = [text for text in sample.meta.get("references", []) if text not in sample.target]
     turns = [*sample.messages]
     question = "\n".join(_words(message, sample) for message in turns[:-1])
-    return sheet(pictures, by_image, question, _words(turns[-1], sample), "\n".join(references) or None)
+    return sheet(pictures, by_image, question, _words(turns[-1], sample), "\n".join(references) or None, largest=largest)
 
 
 def caption(number: int, image: ImageRecord) -> str:

@@ -255,19 +255,22 @@ def write_store(samples: Iterable[Sample], out: str | Path, *, source: str = "sa
         return finish_store(building, plan)
 
 
-def finish_store(building: Building, plan: dict[str, Any], **facts: Any) -> dict[str, Any]:
+def finish_store(building: Building, plan: dict[str, Any], *, card: bool = False, **facts: Any) -> dict[str, Any]:
     """Write the manifest of a `Building` whose blocks are all flushed, and give the store its name.
 
     Args:
         building: With all blocks flushed.
         plan: `source`, `version` and `options` of the builder, and whatever else its bytes depend on.
+        card: Also write the dataset card and the contact sheet, which takes some seconds.
         **facts: Further entries of the manifest (licence, citation).
 
     Returns:
         The manifest.
     """
+    from geotempo.data_builders.card import write_card  # which reads stores itself
+
     manifest = make_manifest(building, plan, **facts)
-    building.finish(manifest)
+    building.finish(manifest, write_card if card else None)
     return manifest
 
 
@@ -291,7 +294,7 @@ def make_manifest(building: Building, plan: dict[str, Any], **facts: Any) -> dic
         "format": FORMAT, "format_version": FORMAT_VERSION, "geotempo": __version__,
         "builder": {name: plan[name] for name in _BUILDER if name in plan},
         "counts": {**rows, "by_split": building.counts("split"), "by_task": building.counts("task"),
-                   "by_source": building.counts("dataset")},
+                   "by_source": building.counts("dataset"), "by_licence": building.counts("licence")},
         "items": building.done, "tally": dict(sorted(tally.items())),
         "rejected": {"total": sum(reasons.values()), "by_reason": reasons},
         "images": {"stored": building.images, "root": str(building.root) if building.images == "reference" else None},

@@ -18,6 +18,7 @@ from geotempo.commands.masks_eval import masks_eval
 from geotempo.commands.merge import merge
 from geotempo.commands.predict import predict
 from geotempo.commands.show import show
+from geotempo.commands.sources import sources
 from geotempo.commands.train import train
 from geotempo.model.errors import GeoTempoError
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(predict)
 app.command()(build)
+app.command()(sources)
 app.command()(merge)
 app.command()(check)
 app.command()(show)

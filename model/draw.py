@@ -91,7 +91,7 @@ class _Text:
 
 def sheet(images: Sequence[tuple[Image.Image, str]], regions_by_image: Sequence[Sequence[Region]], question: str,
           answer: str, reference: str | None = None, *,
-          masks_by_image: Sequence[Sequence[BoolArray | None] | None] | None = None) -> Image.Image:
+          masks_by_image: Sequence[Sequence[BoolArray | None] | None] | None = None, largest: int = PANEL_MAX) -> Image.Image:
     """A sample or answer as a person wants to see it: images side by side with captions, question and answer below.
 
     Args:
@@ -101,6 +101,7 @@ def sheet(images: Sequence[tuple[Image.Image, str]], regions_by_image: Sequence[
         answer: Text under the question.
         reference: Text under the answer, for the right answer beside a predicted one.
         masks_by_image: For each image the masks of its regions, or None.
+        largest: Longest side of an image on the sheet, in pixels.
 
     Returns:
         RGB picture.
@@ -113,7 +114,7 @@ def sheet(images: Sequence[tuple[Image.Image, str]], regions_by_image: Sequence[
         drawn = draw_regions(picture, regions, fills, scale=scale, palette=palette[start : start + len(regions)],
                              tags=len({region.label for region in everything}) > 1)
         start += len(regions)
-        drawn.thumbnail((PANEL_MAX, PANEL_MAX), Image.Resampling.LANCZOS)
+        drawn.thumbnail((largest, largest), Image.Resampling.LANCZOS)
         panels.append(_panel(drawn, caption))
     parts = [_grid(panels)]
     width = max(parts[0].width, 560)

@@ -45,7 +45,7 @@ def build(
     chosen = read_options(source_class(source), options or ())
     if root is None and source != "scenes":
         raise InputError(f"{source} is read from a folder; give it with --root DIR")
-    common: dict[str, Any] = {"options": chosen, "workers": workers, "max_rejected": max_rejected, "images": images.value,
+    common: dict[str, Any] = {"options": chosen, "workers": workers, "max_rejected": max_rejected, "images": images.value, "card": True,
                               "controls": tuple(name.strip() for name in controls.split(",") if name.strip())}
     if engine is Engine.ray:
         from geotempo.data_builders.cluster import build_on_ray

@@ -15,4 +15,4 @@ def merge(
     from geotempo.commands.build import summary
     from geotempo.data_builders.merge import merge_stores
 
-    typer.echo(summary(merge_stores(stores, out, max_rejected), out))
+    typer.echo(summary(merge_stores(stores, out, max_rejected, card=True), out))

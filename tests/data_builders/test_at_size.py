@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import cycle, islice
 
 import pytest
 from PIL import Image
@@ -25,7 +26,7 @@ from tests.data_builders.fixtures import teochatlas
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory):
     """300 records, every 50th without images."""
-    records = [dict(record, number=number) for number, record in zip(range(300), 25 * teochatlas.train_records(), strict=True)]
+    records = [dict(record, number=number) for number, record in enumerate(islice(cycle(teochatlas.train_records()), 300))]
     for record in records[::50]:
         record["video"] = []
     return teochatlas.write(tmp_path_factory.mktemp("atlas") / "in", records, {})
@@ -215,9 +216,9 @@ def test_ray_builds_the_same_samples_and_takes_over_finished_shards(atlas, tmp_p
     kept = (tmp_path / "out.shards/00002-of-00003" / MANIFEST).stat().st_mtime_ns
     seen = []
 
-    def watch(folders, *more):
+    def watch(folders, *more, **also):
         seen.append(((tmp_path / "out.shards/00002-of-00003" / MANIFEST).stat().st_mtime_ns, len(folders)))
-        return merge_stores(folders, *more)
+        return merge_stores(folders, *more, **also)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("geotempo.data_builders.cluster.merge_stores", watch)
