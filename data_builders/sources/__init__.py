@@ -50,6 +50,7 @@ SOURCES = {
     "rsvqa-lr": ("rsvqa", "RsvqaLr"),
     "rsvqa-hr": ("rsvqa", "RsvqaHr"),
     "rsivqa": ("rsivqa", "Rsivqa"),
+    "geopixeld": ("geopixeld", "GeoPixelD"),
     "scenes": ("scenes", "Scenes"),
     "jsonl": ("jsonl", "Jsonl"),
 }
