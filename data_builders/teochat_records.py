@@ -55,7 +55,7 @@ BY_COUNT = {"scene_classification": ("classification", "temporal_classification"
 
 _XBD = re.compile(r"(?P<event>[a-z]+(?:-[a-z]+)+)_(?P<number>\d{8})(?:_|$)")
 _QFABRIC = re.compile(r"(?P<location>\d+)\.d\d+\.\d{8}")
-_FMOW = re.compile(r"(?P<place>[a-z_]+_\d+)_\d+(?:_(?:ms)?rgb)?$")
+_FMOW = re.compile(r"(?P<place>[a-z_-]+_\d+)_\d+(?:_(?:ms)?rgb)?$")
 
 
 def origin_of(record: Mapping[str, Any], file: str) -> str:
@@ -98,8 +98,12 @@ def tidy(question: str) -> str:
     return re.sub(r"\.\s*\?", "?", re.sub(r"\.{2}(?=\s)", ".", question))
 
 
-def place_of(origin: str, images: Sequence[str]) -> dict[str, str]:
-    """`event` and `scene` as far as the name of the first image tells, so that leaks between splits are found."""
+def place_of(origin: str, images: Sequence[str], split: str) -> dict[str, str]:
+    """`event` and `scene` as far as the name of the first image tells, so that leaks between splits are found.
+
+    Places of one name in fMoW's train and val are two places; the training file is made from the former, the test files from the
+    latter.
+    """
     stem = PurePosixPath(images[0].replace("\\", "/")).stem
     match origin:
         case "xbd" if (found := _XBD.search(stem)) is not None:
@@ -107,7 +111,7 @@ def place_of(origin: str, images: Sequence[str]) -> dict[str, str]:
         case "qfabric" if (found := _QFABRIC.match(stem)) is not None:
             return {"scene": f"qfabric_{found['location']}"}
         case "fmow" if (found := _FMOW.match(stem)) is not None:
-            return {"scene": found["place"]}
+            return {"scene": f"fmow/{'train' if split == 'train' else 'val'}/{found['place']}"}
     return {}
 
 

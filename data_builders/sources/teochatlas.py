@@ -141,7 +141,7 @@ class Teochatlas(RecordSource):
         if split == "test":  # the published scores hang on the very words
             facts["original_question"] = record["conversations"][-2].get("value")
         draft = Draft(self.name, split, f"{Path(file).stem}:{number}", images, ORIGINS[origin],
-                      {"origin": origin, **place_of(origin, [names[index] for index in order]),
+                      {"origin": origin, **place_of(origin, [names[index] for index in order], split),
                        "record": {"file": file, "number": int(number)}})
         yield conversation_sample(draft, task, conversation, (TEOCHAT, GEOCHAT), extra=extra,
                                   begin=lambda place, question: in_words(tidy(question), tags[place], draft.id(f"{task}:{place}")),

@@ -107,7 +107,8 @@ def test_origin_place_and_terms_of_every_record(built):
     assert nth(store, 0).meta["event"] == "hurricane-harvey"
     assert nth(store, 0).meta["scene"] == "hurricane-harvey_00000012"
     assert nth(store, 6).meta["scene"] == "qfabric_300"
-    assert nth(store, 8).meta["scene"] == nth(store, 0, "fMoW_Low_Res").meta["scene"] == "airport_hangar_7"
+    assert nth(store, 8).meta["scene"] == "fmow/train/airport_hangar_7"
+    assert nth(store, 0, "fMoW_Low_Res").meta["scene"] == "fmow/val/airport_hangar_7"
     assert nth(store, 0).meta["licence"].startswith("CC-BY-NC-SA-4.0")
     assert nth(store, 0).meta["record"] == {"file": "train/instruct.json", "number": 0}
     assert nth(store, 0).meta["question_type"] == "change_detection_localization"
