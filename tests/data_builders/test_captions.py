@@ -93,8 +93,9 @@ def digest(source, root, images):
     for key in source.keys(root):
         for sample in source.samples(root, key):
             messages = [[message.role, message.text] for message in sample.messages]
-            facts = [sample.id, sample.split, sample.task, [image.id for image in sample.images] if images else [], messages,
-                     [repr(region) for region in sample.regions], sample.meta]
+            names = [image.id for image in sample.images] if images else []
+            regions = list(map(repr, sample.regions))
+            facts = [sample.id, sample.split, sample.task, names, messages, regions, sample.meta]
             found.update(json.dumps(facts, sort_keys=True).encode())
     return found.hexdigest()[:16]
 
@@ -116,6 +117,7 @@ def test_real_captions_have_the_published_counts(shared):
     assert Counter((record.split, record.changed) for record in records) == {
         ("train", False): 3408, ("train", True): 3407, ("val", False): 666, ("val", True): 667, ("test", False): 965,
         ("test", True): 964}
-    assert not any(caption.endswith((".", " ")) or caption.startswith(" ") for record in records for caption in record.captions)
+    every = [caption for record in records for caption in record.captions]
+    assert not any(caption.endswith((".", " ")) or caption.startswith(" ") for caption in every)
     unchanged = {record.captions for record in records if not record.changed}
     assert {frozenset(captions) for captions in unchanged} == {NO_CHANGE}

@@ -77,7 +77,8 @@ def test_dubai_refuses_files_whose_names_tell_no_split(tmp_path):
     root = made.dubai(tmp_path / "in")
     path = root / "description_jsontr_te_val/Test_desc.json"
     path.rename(path.with_name("captions.json"))
-    with pytest.raises(LayoutError, match=r"names begin with Train_, Validation_ and Test_; found: Train_desc.json, .*captions.json"):
+    message = r"names begin with Train_, Validation_ and Test_; found: Train_desc.json, .*captions.json"
+    with pytest.raises(LayoutError, match=message):
         make_source("dubai-ccd").check_layout(root)
 
 
@@ -119,7 +120,8 @@ def test_levir_cdc_refuses_the_roads_of_levir_mci(tmp_path):
     _, manifest = built("levir-cdc", root, tmp_path / "out", max_rejected=0.5)
     assert manifest["rejected"]["by_reason"] == {"unknown mask value": 1}
     assert rejected(tmp_path / "out")["train/train_000001"][1] == (
-        "label/train_000001.png holds [128]; levir-cdc expects 0 and 255, or 0 and 1; 128 is the road of LEVIR-MCI: build levir-mci")
+        "label/train_000001.png holds [128]; levir-cdc expects 0 and 255, or 0 and 1; 128 is the road of LEVIR-MCI: "
+        "build levir-mci")
 
 
 def test_forest_change_lacks_every_optional_key(tmp_path):
@@ -131,7 +133,7 @@ def test_forest_change_lacks_every_optional_key(tmp_path):
     assert "change_vqa" not in found and found["change_vqa:forest_areas_cleared"].target == "yes"
     assert "cleared" in found["change_grounding:forest_areas_cleared"].question
     assert found["change_segmentation:joint"].regions[0].label == "cleared forest"
-    assert not any(name.partition("#")[2].startswith("counting") for name in store.ids), "an area is not a thing to count"
+    assert not any("#counting" in name for name in store.ids), "an area is not a thing to count"
 
 
 @pytest.mark.parametrize("brightness", [0, 80])
@@ -168,7 +170,9 @@ def test_second_cc_names_unknown_colours_and_can_do_without_maps(tmp_path):
     assert Counter(store.row(i)["task"] for i in range(len(store))) == {"change_caption": 3, "change_vqa": 3}
 
 
-@pytest.mark.parametrize(("dates", "prefix"), [(("time1", "time2"), ""), (("A", "B"), "sysu_test_"), (("T1", "T2"), "")])
+@pytest.mark.parametrize(("dates", "prefix"), [
+    (("time1", "time2"), ""), (("A", "B"), "sysu_test_"), (("T1", "T2"), ""),
+])
 def test_sysu_boxes_are_half_open_and_images_are_found_under_either_name(tmp_path, dates, prefix):
     store, manifest = built("sysu-cc", made.sysu(tmp_path / "in", dates, prefix), tmp_path / "out", max_rejected=0.5)
     edge = by_tag(store, "sysu-cc/test/sysu_test_00000")["change_grounding:areas"]
@@ -223,11 +227,13 @@ def test_real_sysu_captions(shared, tmp_path):
 def test_rscc_places_paths_of_another_machine_and_keeps_the_benchmark_out_of_train(tmp_path):
     store, manifest = built("rscc", made.rscc(tmp_path / "in"), tmp_path / "out", max_rejected=0.5)
     assert {(sample.split, sample.meta["event"], sample.meta["scene"]) for sample in map(store.by_id, store.ids)} == {
-        ("train", "hurricane-harvey", "hurricane-harvey_00000001"), ("train", "hurricane-ida", "hurricane-ida_00000007"),
+        ("train", "hurricane-harvey", "hurricane-harvey_00000001"),
+        ("train", "hurricane-ida", "hurricane-ida_00000007"),
         ("test", "hurricane-harvey", "hurricane-harvey_00000002")}
     assert manifest["rejected"]["by_reason"] == {"held out": 1}
     assert all(store.by_id(name).meta["captions_by"] == "model" for name in store.ids)
-    assert not any("one sentence" in store.by_id(name).question.lower() for name in store.ids), "the captions are paragraphs"
+    questions = [store.by_id(name).question.lower() for name in store.ids]
+    assert not any("one sentence" in question for question in questions), "the captions are paragraphs"
 
 
 def test_rscc_refuses_answers_of_models_under_test_and_broken_records(tmp_path):
@@ -245,8 +251,8 @@ def test_rscc_refuses_answers_of_models_under_test_and_broken_records(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("dubai-ccd", "no folders of earlier and later images"), ("whu-cdc", "0 caption files"), ("second-cc", "0 files SECOND"),
-    ("sysu-cc", "no sysu_test_captions.json"), ("rscc", r"no \*.jsonl"),
+    ("dubai-ccd", "no folders of earlier and later images"), ("whu-cdc", "0 caption files"),
+    ("second-cc", "0 files SECOND"), ("sysu-cc", "no sysu_test_captions.json"), ("rscc", r"no \*.jsonl"),
 ])
 def test_an_empty_folder_is_refused_by_what_is_missing(tmp_path, name, message):
     with pytest.raises(LayoutError, match=message):

@@ -45,8 +45,8 @@ def test_tiff_images_are_stored_as_png_without_loss(tmp_path):
 
 @pytest.mark.parametrize(("variants", "expected"), [
     (False, ["next to it is green grass", "the airport is very large"]),
-    (True, ["The airport is very large", "next to it is the green grass", "next to it is green grass", "The airport is huge",
-            "the airport is very large"]),
+    (True, ["The airport is very large", "next to it is the green grass", "next to it is green grass",
+            "The airport is huge", "the airport is very large"]),
 ])
 def test_translations_are_no_references_unless_asked_for(tmp_path, variants, expected):
     store, _ = built("rsicd", made.rsicd_lines(tmp_path / "in"), tmp_path / "out", options={"variants": variants})
@@ -68,12 +68,15 @@ def test_bad_lines_are_named_and_the_rest_is_kept(tmp_path):
              {"filename": "rsicd_images/airport_1.jpg", "captions": [" . "]}]
     path.write_text(good + "".join(json.dumps(line) + "\n" for line in lines) + good)
     _, manifest = built("rsicd", root, tmp_path / "out", max_rejected=0.6)
-    assert manifest["rejected"]["by_reason"] == {"broken annotation": 1, "missing caption": 1, "missing image": 1, "repeated item": 1}
+    assert manifest["rejected"]["by_reason"] == {
+        "broken annotation": 1, "missing caption": 1, "missing image": 1, "repeated item": 1}
     assert "rsicd_images/none.jpg in none of in/, RSICD_images/" in (tmp_path / "out/rejected.jsonl").read_text()
 
 
-@pytest.mark.parametrize(("text", "message"), [(None, "has no caption file; rsicd expects dataset_rsicd.json or dataset.json"),
-                                               ('{"image": "a.jpg"}\n', "has no filename or no captions")])
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "has no caption file; rsicd expects dataset_rsicd.json or dataset.json"),
+    ('{"image": "a.jpg"}\n', "has no filename or no captions"),
+])
 def test_another_folder_is_refused(tmp_path, text, message):
     if text:
         (tmp_path / "a_train_b.jsonl").write_text(text)
@@ -87,14 +90,17 @@ def test_real_rsicd_captions(shared):
     assert Counter(usable(record).split for record in records.values()) == {"train": 8734, "val": 1094, "test": 1093}
     every = make_source("rsicd", variants=True).records(shared("RSICD") / "CLIP-rsicd_data")
     assert {len(record.captions) + record.empty for record in every.values()} == {5}
-    assert {key for key, record in records.items() if record.gaps} == {"train/bridge_218", "train/parking_211", "val/bridge_59"}
-    assert sum(len(record.captions) for record in records.values()) < 3 * len(records), "most of the five are translations"
+    gaps = {key for key, record in records.items() if record.gaps}
+    assert gaps == {"train/bridge_218", "train/parking_211", "val/bridge_59"}
+    kept = sum(len(record.captions) for record in records.values())
+    assert kept < 3 * len(records), "most of the five are translations"
 
 
 def test_what_is_kept_of_real_test_captions_is_the_ground_truth_of_others(shared):
     """EarthDial's results quote the original sentences of the 1,093 test images, without their names."""
     lines = (shared("EarthDial_results") / "rs_image_caption/RSICD_Captions.jsonl").read_text().splitlines()
-    quoted = Counter(frozenset(json.loads(line)[f"caption{n}"].removesuffix(".").strip() for n in range(5)) for line in lines)
+    rows = [json.loads(line) for line in lines]
+    quoted = Counter(frozenset(row[f"caption{n}"].removesuffix(".").strip() for n in range(5)) for row in rows)
     records = make_source("rsicd").records(shared("RSICD") / "CLIP-rsicd_data").values()
     kept = Counter(frozenset(record.captions) for record in records if record.split == "test")
     assert kept == quoted and kept.total() == 1093

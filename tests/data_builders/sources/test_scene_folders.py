@@ -24,6 +24,8 @@ from geotempo.model.prompts import render
 from geotempo.model.records import time_order
 from tests.data_builders.fixtures import scene_folders as made
 
+MS = {"bands": "ms", "val_share": 0}
+
 
 def built(name, root, out, **keywords):
     manifest = build_store(name, root, out, progress=False, **keywords)
@@ -54,7 +56,8 @@ def test_equal_files_are_stored_once_and_never_in_two_splits(tmp_path):
     for share in (0.1, 0.2, 0.5):
         store, manifest = built("uc-merced", root, tmp_path / f"{share}", options={"val_share": share})
         assert manifest["counts"]["images"] == 19 and len(store) == 40
-        twins = [name for name in store.ids if name.endswith(("airplane01#classification", "airplane02#classification"))]
+        ends = ("airplane01#classification", "airplane02#classification")
+        twins = [name for name in store.ids if name.endswith(ends)]
         assert len({name.split("/")[1] for name in twins}) == 1 and len(twins) == 2
         assert len({store.by_id(name).images[0].id for name in twins}) == 1
 
@@ -65,7 +68,8 @@ def test_tiff_becomes_png_and_other_sizes_stay(tmp_path):
     name = next(name for name in store.ids if name.endswith("airplane05#classification"))
     image = store.by_id(name).images[0]
     assert (image.width, image.height) == (made.SIDE - 1, made.SIDE)
-    with Image.open(io.BytesIO(image.encoded())) as picture, Image.open(root / "Images/airplane/airplane05.tif") as original:
+    path = root / "Images/airplane/airplane05.tif"
+    with Image.open(io.BytesIO(image.encoded())) as picture, Image.open(path) as original:
         assert picture.format == "PNG" and np.array_equal(np.asarray(picture), np.asarray(original))
 
 
@@ -78,7 +82,8 @@ def test_building_twice_gives_the_same_bytes(tmp_path, digest):
 
 def test_the_user_names_data_set_and_licence(tmp_path):
     root = made.folders(tmp_path / "in", each=2)
-    store, manifest = built("scene-folders", root, tmp_path / "out", options={"licence": "CC-BY-4.0; me", "dataset": "mine"})
+    options = {"licence": "CC-BY-4.0; me", "dataset": "mine"}
+    store, manifest = built("scene-folders", root, tmp_path / "out", options=options)
     assert store.ids[0].startswith("mine/") and manifest["licence"] == "CC-BY-4.0; me"
     assert store.by_id(store.ids[0]).meta["licence"] == "CC-BY-4.0; me"
     with pytest.raises(InputError, match="unknown licence 'free'"):
@@ -87,7 +92,8 @@ def test_the_user_names_data_set_and_licence(tmp_path):
 
 @pytest.mark.parametrize(("present", "expected"), [
     (["train"], {"train": 8, "val": 2}), (["train", "val"], {"train": 10, "val": 10}),
-    (["Training", "validation", "testing"], {"train": 10, "val": 10, "test": 10}), (["train", "test"], {"train": 10, "test": 10}),
+    (["Training", "validation", "testing"], {"train": 10, "val": 10, "test": 10}),
+    (["train", "test"], {"train": 10, "test": 10}),
 ])
 def test_folders_of_splits_are_believed_and_only_a_train_folder_alone_is_divided(tmp_path, present, expected):
     for split in present:
@@ -163,7 +169,8 @@ def test_many_classes_are_not_listed(tmp_path):
 
 @pytest.mark.parametrize(("other", "message"), [
     ("forest", "holds train and beside them images in forest; move one or the other away"),
-    ("more/forest", "beside them images in more;"), ("Training/forest", "holds Training, train, of which two mean one split"),
+    ("more/forest", "beside them images in more;"),
+    ("Training/forest", "holds Training, train, of which two mean one split"),
 ])
 def test_folders_whose_images_would_be_lost_are_refused(tmp_path, other, message):
     made.folders(tmp_path / "in/train")
@@ -208,19 +215,20 @@ def test_a_new_image_moves_few_of_the_others(tmp_path):
 
 
 @pytest.mark.parametrize(("folder", "words"), [
-    ("SparseResidential", "sparse residential"), ("ground_track_field", "ground track field"), ("USGS Map2", "usgs map 2"),
-    ("лес", "лес"), ("__", "__"), ("bare-land", "bare land"),
+    ("SparseResidential", "sparse residential"), ("ground_track_field", "ground track field"),
+    ("USGS Map2", "usgs map 2"), ("лес", "лес"), ("__", "__"), ("bare-land", "bare land"),
 ])
 def test_folder_names_as_words(folder, words):
     assert readable(folder) == words
 
 
 def test_eurosat_bands_become_views_of_one_acquisition(tmp_path, caplog):
-    store, _ = built("eurosat", made.eurosat_ms(tmp_path / "in"), tmp_path / "out", options={"bands": "ms", "val_share": 0})
+    store, _ = built("eurosat", made.eurosat_ms(tmp_path / "in"), tmp_path / "out", options=MS)
     sample = store.by_id("eurosat/train/AnnualCrop/AnnualCrop_1#classification")
     assert [image.view for image in sample.images] == ["true colour", "false colour", "NDVI"]
-    assert time_order(sample.images).numbers == (1, 1, 1) and {image.sensor for image in sample.images} == {"Sentinel-2"}
-    assert {image.modality for image in sample.images} == {"multispectral"} and sample.images[0].gsd == pytest.approx((10, 10), rel=0.01)
+    assert time_order(sample.images).numbers == (1, 1, 1)
+    assert {(image.sensor, image.modality) for image in sample.images} == {("Sentinel-2", "multispectral")}
+    assert sample.images[0].gsd == pytest.approx((10, 10), rel=0.01)
     assert not check_store(store, progress=False).faults and not caplog.records
     text = "".join(part.get("text", "") for part in render(to_request(sample)).messages[0]["content"])
     assert text.count("Image 1") == 3 and "NDVI" in text and "Image 2" not in text
@@ -228,7 +236,7 @@ def test_eurosat_bands_become_views_of_one_acquisition(tmp_path, caplog):
 
 def test_eurosat_views_show_the_right_bands_though_b8a_is_last(tmp_path):
     """Digital numbers / 10000 are reflectance; true colour shows 0 to 0.3, false colour 0 to 0.4, NDVI -1 to 1."""
-    store, _ = built("eurosat", made.eurosat_ms(tmp_path / "in"), tmp_path / "out", options={"bands": "ms", "val_share": 0})
+    store, _ = built("eurosat", made.eurosat_ms(tmp_path / "in"), tmp_path / "out", options=MS)
     true, false, ndvi = (np.asarray(image.rgb())[5, 5].tolist()
                          for image in store.by_id("eurosat/train/AnnualCrop/AnnualCrop_1#classification").images)
     assert true == pytest.approx([255 * value / 0.3 for value in (0.06, 0.09, 0.03)], abs=0.51)
@@ -246,10 +254,12 @@ def test_options_on_the_command_line():
 
 def test_eurosat_takes_other_views_and_names_files_with_other_bands(tmp_path):
     root = made.eurosat_ms(tmp_path / "in")
-    made.bands(root / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif/SeaLake/SeaLake_3.tif", names=made.NAMES[:12])
+    base = root / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
+    made.bands(base / "SeaLake/SeaLake_3.tif", names=made.NAMES[:12])
     store, manifest = built("eurosat", root, tmp_path / "out", max_rejected=0.5,
                             options={"bands": "ms", "views": ("SWIR", "ndwi"), "val_share": 0})
-    assert [image.view for image in store.by_id("eurosat/train/SeaLake/SeaLake_1#classification").images] == ["SWIR", "NDWI"]
+    sample = store.by_id("eurosat/train/SeaLake/SeaLake_1#classification")
+    assert [image.view for image in sample.images] == ["SWIR", "NDWI"]
     assert manifest["rejected"]["by_reason"] == {"unsupported image": 1}
     detail = rejected(tmp_path / "out")["train/SeaLake/SeaLake_3.tif"][1]
     assert "'SeaLake/SeaLake_3.tif' has 12 bands" in detail and str(tmp_path) not in detail
@@ -272,7 +282,8 @@ def test_real_uc_merced(shared, tmp_path):
     assert (len(store), manifest["counts"]["images"], manifest["rejected"]["total"]) == (2100, 1049, 0)
     counted = splits(store)
     assert Counter(counted.values()) == {40: 21, 10: 21} and len({thing for _, thing in counted}) == 21
-    first, second = (next(store.by_id(name) for name in store.ids if name.endswith(f"airplane0{n}#classification")) for n in (1, 2))
+    first, second = (store.by_id(next(name for name in store.ids if name.endswith(f"airplane0{number}#classification")))
+                     for number in (1, 2))
     assert first.images[0].id == second.images[0].id and first.split == second.split
     assert first.images[0].encoded() == (root / "train/airplane/airplane01.jpg").read_bytes()
 
