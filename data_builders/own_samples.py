@@ -44,6 +44,18 @@ def own_sample(draft: Draft, own: OwnRecord, codecs: Sequence[Codec], numbers: S
     return replace(sample, regions=tuple(placed))
 
 
+def words_alone(draft: Draft, own: OwnRecord) -> Sample:
+    """A conversation without images as a sample of no particular task; numbers in brackets stay words.
+
+    Raises:
+        Rejection: The turns are broken, or hold image tags.
+    """
+    talk = read_conversation(own.turns, 0)
+    facts = {"system": talk.system} if talk.system else {}
+    return Sample(draft.id("vqa"), draft.dataset, draft.split, "vqa", (), talk.messages, (),
+                  {"licence": draft.licence, **draft.meta, **facts})
+
+
 def task_like(sample: Sample, said: Any = None) -> str:
     """The task of a sample by its record, or by what its last question and answer look like.
 

@@ -33,12 +33,13 @@ from geotempo.data_builders.own_records import (
     read_record,
     shared_format,
 )
-from geotempo.data_builders.own_samples import gsd_of, of_image, own_sample, task_like
+from geotempo.data_builders.own_samples import gsd_of, of_image, own_sample, task_like, words_alone
 from geotempo.data_builders.records import stream_records
 from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.prompts import VIDEO
 from geotempo.model.records import ImageRecord
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -65,6 +66,7 @@ class Jsonl(RecordSource):
         boxes: How texts write boxes: `teochat` `[x1, y1, x2, y2]` in percent, `geochat` `{<x1><y1><x2><y2>|<angle>}` in percent,
             `0-1000` and `pixels` `[x1, y1, x2, y2]`; `none` leaves numbers alone. The `objects` of ms-swift are always read.
         dates: Field with a date per image; empty takes timestamp, timestamps, dates or date where there is one.
+        text_only: Keep records without images, as conversations in words; else they are set aside.
         dataset: Name of the data set in the samples.
     """
 
@@ -77,7 +79,7 @@ class Jsonl(RecordSource):
 
     def __init__(self, licence: str, format: Literal["auto", "llava", "teochat", "swift", "openai"] = "auto", images: str = "",
                  split: Literal["train", "val", "test"] = "train", val_share: float = 0.0, task: str = "auto",
-                 boxes: Boxes = "none", dates: str = "", dataset: str = "own") -> None:
+                 boxes: Boxes = "none", dates: str = "", text_only: bool = False, dataset: str = "own") -> None:
         licence_id(licence)
         for option, value, allowed in (("format", format, ("auto", *get_args(Format))), ("split", split, SPLITS),
                                        ("task", task, ("auto", *TASKS)), ("boxes", boxes, get_args(Boxes))):
@@ -88,7 +90,7 @@ class Jsonl(RecordSource):
         if not re.fullmatch(r"[\w.-]+", dataset):
             raise InputError(f"dataset is {dataset!r}; use letters, digits, '.', '_' and '-'")
         self.format, self.images, self.split, self.val_share = format, images, split, val_share
-        self.task, self.boxes, self.dates, self.dataset = task, boxes, dates, dataset
+        self.task, self.boxes, self.dates, self.text_only, self.dataset = task, boxes, dates, text_only, dataset
         self._format: Format | None = None
         self.licence = licence  # type: ignore[misc]  # here it is not the class that knows
 
@@ -130,8 +132,8 @@ class Jsonl(RecordSource):
             raise Rejection("broken record", f"{keys_of(record)}; a record has one of {', '.join(KEYS)}")
         own = read_record(record, kind)
         count = len(own.images)
-        if not count:
-            raise Rejection("no image", "the record names no image; a sample is a question about images")
+        if not count and (not self.text_only or VIDEO in str(own.turns)):
+            raise Rejection("no image", "the record names no image; where that is meant, build with text_only=true")
         dates = self._dates(record, count)
         order, numbers = in_time(dates)
         if kind != "teochat" and order != sorted(order) and _NUMBERED.search(str(own.turns)):
@@ -143,7 +145,8 @@ class Jsonl(RecordSource):
         meta = {"format": kind, **{name: record[name] for name in KEPT if record.get(name)},
                 **({"record_id": record["id"]} if record.get("id") is not None else {})}
         draft = Draft(self.dataset, self._split(images, record.get("scene")), key, images, self.licence, meta)
-        yield self._named(draft, own_sample(draft, own, codecs_of(self.boxes), numbers), record.get("task"))
+        sample = own_sample(draft, own, codecs_of(self.boxes), numbers) if count else words_alone(draft, own)
+        yield self._named(draft, sample, record.get("task"))
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
         """Records per format and regions."""
@@ -164,7 +167,9 @@ class Jsonl(RecordSource):
         return [Path(self.images)] if self.images else [root.parent if root.is_file() else root]
 
     def _split(self, images: Sequence[ImageRecord], scene: Any) -> str:
-        """The split of a scene, or of a set of images."""
+        """The split of a scene, or of a set of images; words without images stay where they are."""
+        if not (scene or images):
+            return self.split
         name = str(scene) if scene else "\n".join(sorted({image.id for image in images}))
         digest = hashlib.sha256(name.encode()).digest()
         return "val" if int.from_bytes(digest[:8], "big") < self.val_share * 2**64 else self.split

@@ -125,3 +125,18 @@ def test_a_mixture_joins_stores_and_names_what_is_missing(store: Path, processor
 def test_impossible_augmentations_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match=r"data\.augment"):
         Augment(**options)
+
+
+def test_every_answer_of_a_conversation_is_supervised_and_words_alone_fit_into_a_batch(store: Path, tmp_path: Path, processor) -> None:
+    first = Store(store)[0]
+    talk = (first.messages[0], Message("assistant", "A road."), Message("user", "Where is it?"), Message("assistant", "No image"))
+    several = Sample("own/train/1#vqa", "own", "train", "vqa", first.images, talk, (), {"licence": "MIT"})
+    words = Sample("own/train/2#vqa", "own", "train", "vqa", (), (Message("user", "Where?"), Message("assistant", "No.")), (),
+                   {"licence": "MIT"})
+    write_store([several, words], tmp_path / "talk")
+    dataset = StoreDataset(Store(tmp_path / "talk"), [0, 1], processor)
+    text = [processor.tokenizer.decode(item["input_ids"][item["labels"] != IGNORE]) for item in (dataset[0], dataset[1])]
+    assert text == ["A road.</s>No image</s>", "No.</s>"]
+    assert "Where is it?" in processor.tokenizer.decode(dataset[0]["input_ids"])
+    batch = Collator(pad_token_id=0, max_length=4096)([dataset[1], dataset[0]])
+    assert batch["pixel_values"].shape[0] == len(first.images) and batch["input_ids"].shape[0] == 2

@@ -369,3 +369,19 @@ def test_teochat_records_on_original_images(shared, tmp_path):
     corners = store[1].regions[0].geometry.as_tuple()
     assert corners == pytest.approx((0, 0.08 * height, 0.49 * width, 0.53 * height)) and store[1].regions[0].image == 2
     assert not check_store(store, progress=False).faults
+
+
+def test_words_without_images_are_kept_where_that_is_meant(tmp_path):
+    root = made.own(tmp_path / "in", "llava")
+    lines = [{"conversations": made.llava("What is NDVI?", "An index. [1, 2]")}, {"conversations": made.llava("<image>\nWhat?", "a")},
+             {"conversations": made.llava("<video>\nWhat?", "a")}]
+    made.write(root / "more.jsonl", lines)
+    build_store("jsonl", root, tmp_path / "out", options={"licence": "MIT", "text_only": True, "boxes": "pixels", "val_share": 1.0},
+                max_rejected=0.5, progress=False)
+    store = Store(tmp_path / "out")
+    sample = store.by_id("own/train/more.jsonl:0#vqa")
+    assert (sample.images, sample.question, sample.target) == ((), "What is NDVI?", "An index. [1, 2]")
+    assert target_text(sample) == sample.target
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
+    assert reasons == ["tags and images differ", "no image"]
+    assert not check_store(store, progress=False).faults
