@@ -1,7 +1,7 @@
 """Captions of single images: RSICD, UCM-Captions and Sydney-Captions, five sentences each.
 
 ```
-dataset_rsicd.json | dataset.json                   Karpathy's form, the official one
+[annotations_rsicd/]dataset_rsicd.json | dataset.json     Karpathy's form, the official one
 [RSICD_images|rsicd_images|images|imgs]/<filename>
 ```
 or, instead of the JSON, the files of CLIP-rsicd:
@@ -70,12 +70,24 @@ class ImageCaptions(FolderSource):
             LayoutError: There is neither.
         """
         if root not in self._records:
-            official = [root / name for name in self.files if (root / name).is_file()]
-            if official:
-                self._records[root] = read_captions(official[0])
-            else:
-                self._records[root] = by_key(_json_lines(root, self.name, self.expected, self.variants))
+            official = self._official(root)
+            self._records[root] = read_captions(official) if official else by_key(
+                _json_lines(root, self.name, self.expected, self.variants))
         return self._records[root]
+
+    def _official(self, root: Path) -> Path | None:
+        """The file in Karpathy's form: by its name, else the only `dataset*.json`; None where there is none.
+
+        Raises:
+            LayoutError: There are several, and none has the official name.
+        """
+        folders = [root, *sorted(root.glob("annotations*"))]
+        named = [folder / name for name in self.files for folder in folders if (folder / name).is_file()]
+        found = named[:1] or sorted(root.glob("dataset*.json"))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise LayoutError(f"{root} has {names}; leave one of them, or call it {self.files[0]}")
+        return found[0] if found else None
 
     def keys(self, root: Path) -> list[str]:
         """`split/stem` of every captioned image."""

@@ -24,7 +24,8 @@ def built(name, root, out, **keywords):
 
 @pytest.mark.parametrize(("name", "file", "folder", "extension"), [
     ("rsicd", "dataset_rsicd.json", "RSICD_images", "jpg"), ("ucm-captions", "dataset.json", "imgs", "tif"),
-    ("sydney-captions", "dataset_sydney.json", "imgs", "tif"),
+    ("sydney-captions", "dataset_sydney.json", "imgs", "tif"), ("rsicd", "dataset_rsicd_modified.json", "", "jpg"),
+    ("rsicd", "annotations_rsicd/dataset_rsicd.json", "images", "jpg"),
 ])
 def test_the_official_form(tmp_path, name, file, folder, extension):
     store, manifest = built(name, made.rsicd(tmp_path / "in", file, folder, extension), tmp_path / "out")
@@ -58,6 +59,13 @@ def test_the_official_file_goes_before_the_lines(tmp_path):
     made.rsicd_lines(tmp_path / "in")
     store, _ = built("rsicd", made.rsicd(tmp_path / "in"), tmp_path / "out")
     assert store.by_id("rsicd/train/airport_0#caption").target == "two planes train appear"
+
+
+def test_several_caption_files_are_not_chosen_from(tmp_path):
+    root = made.rsicd(tmp_path / "in", "dataset_a.json")
+    made.rsicd(root, "dataset_b.json")
+    with pytest.raises(LayoutError, match=r"has dataset_a\.json, dataset_b\.json; leave one of them, or call it dataset_rs"):
+        make_source("rsicd").check_layout(root)
 
 
 def test_bad_lines_are_named_and_the_rest_is_kept(tmp_path):
