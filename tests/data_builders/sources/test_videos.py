@@ -98,26 +98,23 @@ def test_layouts_that_are_none(tmp_path):
         make_source("geollava").check_layout(root)
 
 
-def test_the_original_sheet(shared):
-    path = shared("GeoLLaVA") / "annotations/updated_val_pairs_sheet.xlsx"
-    pairs = dict(read_pairs(path, "val"))
-    assert len(pairs) == 6042 and len({place for _, place, _, _ in pairs}) == 4714
-    assert all(pair.date1 < pair.date2 for pair in pairs.values())
-    assert Counter(first < second for _, _, first, second in pairs) == {True: 3009, False: 3033}
-    assert pairs["val", "airport_hangar_0", 4, 1].date1 == "2012-09-08 16:07:23.000"
-
-
-def test_an_original_pair_with_images_in_their_place(shared, tmp_path):
+def test_the_original_sheet_with_images_in_the_place_of_one_pair(shared, tmp_path):
     root = tmp_path / "in"
     (root / "annotations").mkdir(parents=True)
     sheet = shared("GeoLLaVA") / "annotations/updated_val_pairs_sheet.xlsx"
     (root / "annotations" / sheet.name).symlink_to(sheet)
-    made.write(root / "annotations/updated_val_annotations.json", [
-        {"video": "airport_hangar_0_4-airport_hangar_0_1.mp4", "conversations": made.llava("<video>\nWhat changed?", "Nothing.")}])
+    record = {"video": "airport_hangar_0_4-airport_hangar_0_1.mp4", "conversations": made.llava("<video>\nWhat changed?", "Nothing.")}
+    made.write(root / "annotations/updated_val_annotations.json", [record])
     for number in (4, 1):
         made.save(root / f"fmow/val/airport_hangar/airport_hangar_0/airport_hangar_0_{number}_rgb.jpg", number)
-    store, _, _ = built("geollava", root, tmp_path / "out")
-    assert [str(image.date) for image in store[0].images] == ["2012-09-08T16:07:23Z", "2016-05-19T07:34:13Z"]
+    source = make_source("geollava")
+    source.check_layout(root)
+    pairs = source.pairs(root)
+    assert len(pairs) == 6042 and len({place for _, place, _, _ in pairs}) == 4714
+    assert all(pair.date1 < pair.date2 for pair in pairs.values())
+    assert Counter(first < second for _, _, first, second in pairs) == {True: 3009, False: 3033}, "numbers are not in time order"
+    (sample,) = source.record_samples(root, "annotations/updated_val_annotations.json:0", record)
+    assert [str(image.date) for image in sample.images] == ["2012-09-08T16:07:23Z", "2016-05-19T07:34:13Z"]
 
 
 # --- sheets and videos ---------------------------------------------------------------------------------------------
