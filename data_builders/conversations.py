@@ -1,8 +1,9 @@
-r"""Turns of instruction sets as messages: `{"from", "value"}` (LLaVA, TEOChat) and `{"role", "content"}` (OpenAI, ms-swift).
+r"""Turns of instruction sets as messages: `{"from", "value"}` (LLaVA) and `{"role", "content"}` (OpenAI, ms-swift).
 
 Tags of images are normalised to one `<image>` per image in front of the first question. Where a tag stands inside a
 sentence, "Image k" takes its place, the name that the prompt gives to the image. Introductions that our renderer writes
-itself are recognised and left out: "Image 1: " before a tag, and TEOChat's "These are two satellite images ... : <video>".
+itself are recognised and left out: "Image 1: " before a tag, and TEOChat's "These are two satellite images ... :
+<video>".
 """
 
 import re
@@ -13,7 +14,8 @@ from typing import Any
 from geotempo.data_builders.sample import IMAGE, Message, Role
 from geotempo.data_builders.source import Rejection
 
-ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "bot": "assistant", "assistant": "assistant"}
+ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "bot": "assistant",
+                          "assistant": "assistant"}
 SYSTEM = "system"
 KEYS = (("from", "value"), ("role", "content"), ("role", "value"), ("from", "content"))
 VIDEO = "<video>"
@@ -23,7 +25,8 @@ _NAME = r"(?:(?:image|picture|frame)[ -]?\d+ ?: ?)?"
 _EDGE = rf"(?:{_NAME}<(?:image|video)>[ \t\n,;]*)"
 _LEADING = re.compile(rf"\s*{_EDGE}+", re.IGNORECASE)
 _TRAILING = re.compile(rf"(?:\A|(?<=[.?!:\n]))\s*{_EDGE}+\Z", re.IGNORECASE)
-_INTRODUCTION = re.compile(r"\s*((?:This is|This|These are) (?:a|an|the|two|three|\d+|several)\b[^<>\n]*?\bimages?\b[^<>\n]*:)"
+_INTRODUCTION = re.compile(r"\s*((?:This is|This|These are) (?:a|an|the|two|three|\d+|several)\b"
+                           r"[^<>\n]*?\bimages?\b[^<>\n]*:)"
                            r"\s*(?=(?:image \d+: ?)?<(?:video|image)>)", re.IGNORECASE)
 
 
@@ -55,8 +58,8 @@ def read_conversation(turns: Any, images: int, numbers: Sequence[int] | None = N
         Rejection: The turns are no such list, do not alternate, have no words; or the tags do not fit the images.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str | bytes) or not turns:
-        raise Rejection("no conversation", f"the turns are {_short(turns)}; expected a list of objects with from and value, "
-                                           "or role and content")
+        raise Rejection("no conversation", f"the turns are {_short(turns)}; expected a list of objects with from and "
+                                           "value, or role and content")
     pairs = [_turn(turn, number) for number, turn in enumerate(turns)]
     system = "\n".join(text for role, text in pairs if role == SYSTEM)
     if any(role == SYSTEM for role, _ in pairs[1:]):
@@ -67,7 +70,8 @@ def read_conversation(turns: Any, images: int, numbers: Sequence[int] | None = N
     if not all(texts):
         number = texts.index("")
         raise Rejection("empty question", f"turn {number} says nothing beside its image tags")
-    return Conversation(tuple(Message(turn.role, text) for turn, text in zip(spoken, texts, strict=True)), system, introduction)
+    messages = tuple(Message(turn.role, text) for turn, text in zip(spoken, texts, strict=True))
+    return Conversation(messages, system, introduction)
 
 
 def in_front(messages: Sequence[Message], images: int) -> tuple[Message, ...]:
@@ -84,8 +88,8 @@ def _turn(turn: Any, number: int) -> tuple[str, str]:
         if role_key in turn and text_key in turn:
             break
     else:
-        raise Rejection("no conversation", f"turn {number} has the keys {', '.join(map(str, turn))}; expected from and value, or "
-                                           "role and content")
+        raise Rejection("no conversation", f"turn {number} has the keys {', '.join(map(str, turn))}; expected from and "
+                                           "value, or role and content")
     role, text = turn[role_key], turn[text_key]
     name = str(role).strip().lower()
     if name != SYSTEM and name not in ROLES:
@@ -100,8 +104,8 @@ def _check_turns(turns: Sequence[Message]) -> None:
     expected: list[Role] = ["user", "assistant"] * (len(turns) // 2)
     roles = [turn.role for turn in turns]
     if not roles or roles != expected:
-        raise Rejection("turns do not alternate", f"the turns are by {', '.join(roles) or 'nobody'}; expected user, assistant, "
-                                                  "user, ..., and an answer at the end")
+        raise Rejection("turns do not alternate", f"the turns are by {', '.join(roles) or 'nobody'}; expected user, "
+                                                  "assistant, user, ..., and an answer at the end")
     for number, turn in enumerate(turns):
         if not turn.text.strip():
             what = "question" if turn.role == "user" else "answer"
@@ -114,8 +118,9 @@ def _untagged(turns: Sequence[Message], images: int, numbers: Sequence[int] | No
     """Texts without tags, and the introduction that was left out."""
     tags = [tag for turn in turns for tag in _TAG.findall(turn.text)]
     if tags and len(tags) != images and tags != [VIDEO]:
-        raise Rejection("tags and images differ", f"the questions hold {len(tags)} image tags ({', '.join(tags[:4])}"
-                                                  f"{', ...' if len(tags) > 4 else ''}) and the record has {images} images")
+        listed = ", ".join(tags[:4]) + (", ..." if len(tags) > 4 else "")
+        raise Rejection("tags and images differ", f"the questions hold {len(tags)} image tags ({listed}) and the "
+                                                  f"record has {images} images")
     names = [_all(images)] if tags == [VIDEO] else [f"Image {number}" for number in numbers or range(1, images + 1)]
     first, introduction, (lead, tail) = _bare(turns[0].text)
     texts, names = [_named(first, names[lead:])], names[lead + len(_TAG.findall(first)) + tail:]
@@ -128,7 +133,7 @@ def _untagged(turns: Sequence[Message], images: int, numbers: Sequence[int] | No
 
 
 def _bare(text: str) -> tuple[str, str, tuple[int, int]]:
-    """The first question without its introduction and the tags at its ends; the introduction; tags left out (front, end)."""
+    """The first question without introduction and tags at its ends; the introduction; tags left out (front, end)."""
     opening = _INTRODUCTION.match(text)
     rest = text[opening.end():] if opening else text
     lead = _LEADING.match(rest)

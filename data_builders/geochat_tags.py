@@ -1,8 +1,8 @@
-"""The task tags of GeoChat and VRSBench: `[refer]`, `[identify]`, `[grounding]`, `[vqa]`, `[caption]` before a question.
+"""Task tags before the questions of GeoChat and VRSBench: `[refer]`, `[identify]`, `[grounding]`, `[vqa]`, `[caption]`.
 
-A tag tells one model what kind of answer is expected. Ours is told in words, so tags are taken off, and the bare phrase that
-may be left after `[refer]` or `[identify]` gets the words of a question (MiniGPT-v2, arXiv 2310.09478, whose wordings GeoChat
-took over, has such bare forms).
+A tag tells one model what kind of answer is expected. Ours is told in words, so tags are taken off, and the bare phrase
+that may be left after `[refer]` or `[identify]` gets the words of a question (MiniGPT-v2, arXiv 2310.09478, whose
+wordings GeoChat took over, has such bare forms).
 """
 
 import re
@@ -13,19 +13,22 @@ from geotempo.data_builders.instructions import task_by_form
 from geotempo.data_builders.sample import Message
 from geotempo.data_builders.wordings import ask
 
-TAGS = {"refer": "change_grounding", "identify": "region_caption", "grounding": "caption", "caption": "caption", "vqa": "vqa"}
+TAGS = {"refer": "change_grounding", "identify": "region_caption", "grounding": "caption", "caption": "caption",
+        "vqa": "vqa"}
 """Our task by tag."""
 ASKING = ("human", "user")
 _TAG = re.compile(r"^((?:\s|<image>|<video>)*)\[(refer|identify|grounding|caption|vqa)\]\s*", re.IGNORECASE)
-_ASKS = re.compile(r"\?|\blocation (?:of|for)\b|\bbounding box|^(?:please |can you |could you )?(?:where|what|which|locate|find|give|tell|show|"
-                   r"identify|describe|detect|provide|output|return|point)\b", re.IGNORECASE)
+_VERBS = "where|what|which|locate|find|give|tell|show|identify|describe|detect|provide|output|return|point"
+_ASKS = re.compile(rf"\?|\blocation (?:of|for)\b|\bbounding box|^(?:please |can you |could you )?(?:{_VERBS})\b",
+                   re.IGNORECASE)
 
 
 def untagged(turns: Any) -> tuple[Any, list[str]]:
     """Turns without the tags of their questions; image tags in front stay.
 
     Args:
-        turns: `{"from", "value"}` or `{"role", "content"}`, as `read_conversation` takes them; anything else stays as it is.
+        turns: `{"from", "value"}` or `{"role", "content"}`, as `read_conversation` takes them; anything else stays as
+            it is.
 
     Returns:
         (turns, the tag of every question in small letters without brackets, empty where it has none).
@@ -45,7 +48,7 @@ def untagged(turns: Any) -> tuple[Any, list[str]]:
 
 
 def geochat_task(messages: Sequence[Message], tags: Sequence[str]) -> str:
-    """Our task of a conversation about one image: that of its last question's tag, else what question and answer look like.
+    """Our task of a conversation about one image: by its last question's tag, else by the looks of question and answer.
 
     Args:
         messages: Raw, or with placeholders; a question and an answer at the end.

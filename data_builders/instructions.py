@@ -23,16 +23,16 @@ _NAMED = re.compile(rf"\b(?:(?:image|picture|frame)s? #?(\d{{1,3}})|({'|'.join(_
 
 _BOX = re.compile(r"\{\s*<[\d.]+>|\[\s*\d[\d.]*(?:\s*,\s*\d[\d.]*){3}\s*\]|<regions?:")
 _DESCRIBES = re.compile(r"\b(?:describ\w*|caption|depict|summari[sz]e|description)\b", re.IGNORECASE)
-_CLASSIFIES = re.compile(r"\bclassif|\b(?:which|what) (?:\w+ )?(?:class|category|scene)\b|\bfollowing (?:classes|scenes|categories)",
-                         re.IGNORECASE)
+_CLASSIFIES = re.compile(r"\bclassif|\b(?:which|what) (?:\w+ )?(?:class|category|scene)\b"
+                         r"|\bfollowing (?:classes|scenes|categories)", re.IGNORECASE)
 
 
 def locate(name: Any, places: Sequence[Path]) -> Path:
     """The file of an image that a record names.
 
-    A record's path may begin with folders of the machine where it was written, so that leading folders are left out one by one
-    until the rest is found below one of the places; a file name alone is looked for only where the record has no more. Nothing
-    outside the places is ever read.
+    A record's path may begin with folders of the machine where it was written, so that leading folders are left out one
+    by one until the rest is found below one of the places; a file name alone is looked for only where the record has no
+    more. Nothing outside the places is ever read.
 
     Args:
         name: Relative or absolute path, of either kind of slash.
@@ -51,13 +51,15 @@ def locate(name: Any, places: Sequence[Path]) -> Path:
         for place in places:
             if os.path.isfile(f"{place}/{rest}"):  # tried millions of times; Path.is_file takes three times as long
                 return place / rest
-    raise Rejection("missing image", f"{name} is below none of {', '.join(place.name or str(place) for place in places)}")
+    listed = ", ".join(place.name or str(place) for place in places)
+    raise Rejection("missing image", f"{name} is below none of {listed}")
 
 
 def folders(tops: Sequence[Path]) -> list[Path]:
     """Places to look for images below: folders that are there, and the folders directly in them, for `locate`."""
     there = [top for top in tops if top.is_dir()]
-    return list(dict.fromkeys([*there, *(folder for top in there for folder in sorted(top.iterdir()) if folder.is_dir())]))
+    below = [folder for top in there for folder in sorted(top.iterdir()) if folder.is_dir()]
+    return list(dict.fromkeys([*there, *below]))
 
 
 def check_images(names: Iterable[str], places: Sequence[Path], file: str, advice: str) -> None:
@@ -129,7 +131,8 @@ def image_named(question: str, count: int) -> int:
     match = _NAMED.search(question)
     if match is None:
         return count
-    words = {**{word: place for place, word in enumerate(_ORDINALS, 1)}, "earlier": 1, "later": count, "last": count, "latest": count}
+    ordinals = {word: place for place, word in enumerate(_ORDINALS, 1)}
+    words = {**ordinals, "earlier": 1, "later": count, "last": count, "latest": count}
     number = int(match[1]) if match[1] else words[match[2].lower()]
     if not 1 <= number <= count:
         raise Rejection("no such image", f"the question names {match[0]!r} and the record has {count} images")
@@ -159,7 +162,8 @@ def task_by_form(question: str, answer: str, images: int) -> str:
 
 def conversation_sample(draft: Draft, task: str, conversation: Conversation, codecs: Sequence[Codec], *,
                         number: Callable[[str], int] | None = None, extra: Iterable[Region] = (),
-                        begin: Callable[[int, str], str] | None = None, finish: Callable[[str], str] = str, **meta: Any) -> Sample:
+                        begin: Callable[[int, str], str] | None = None, finish: Callable[[str], str] = str,
+                        **meta: Any) -> Sample:
     """A conversation as one sample.
 
     Args:
@@ -185,6 +189,7 @@ def conversation_sample(draft: Draft, task: str, conversation: Conversation, cod
     outlines = tuple(extra)
     facts = {"system": conversation.system, "introduction": conversation.introduction, "left_out": left_out,
              "polygons": list(range(len(regions), len(regions) + len(outlines)))}
-    return Sample(draft.id(task), draft.dataset, draft.split, task, draft.images, in_front(turns, count), (*regions, *outlines),
-                  {"licence": draft.licence, **draft.meta, **{name: fact for name, fact in facts.items() if fact}, **meta})
+    known = {name: fact for name, fact in facts.items() if fact}
+    return Sample(draft.id(task), draft.dataset, draft.split, task, draft.images, in_front(turns, count),
+                  (*regions, *outlines), {"licence": draft.licence, **draft.meta, **known, **meta})
 

@@ -1,4 +1,4 @@
-"""What a record of TEOChatlas means: origin, task, place, dates, outlines. See `geotempo.data_builders.sources.teochatlas`."""
+"""What a record of TEOChatlas means (see `sources.teochatlas`): origin, task, place, dates, outlines."""
 
 import re
 from collections import Counter
@@ -35,8 +35,8 @@ ORIGINS = {
 }
 """Licence by origin. A record whose origin is not among them is set aside."""
 
-_CHANGE_QA = ("change_or_not", "increase_or_not", "decrease_or_not", "change_ratio", "change_ratio_types", "largest_change",
-              "smallest_change", "change_to_what")
+_CHANGE_QA = ("change_or_not", "increase_or_not", "decrease_or_not", "change_ratio", "change_ratio_types",
+              "largest_change", "smallest_change", "change_to_what")
 _SINGLE_QA = ("presence", "comp", "rural_urban")
 TASK_NAMES = {
     "change_detection_classification": "damage",
@@ -50,8 +50,10 @@ TASK_NAMES = {
     **dict.fromkeys(_CHANGE_QA, "change_vqa"),
     **dict.fromkeys(_SINGLE_QA, "vqa"),
 }
-"""Our task by the `task` of a record; `scene_classification` and `question_answering` depend on the number of images."""
-BY_COUNT = {"scene_classification": ("classification", "temporal_classification"), "question_answering": ("vqa", "change_vqa")}
+"""Our task by the `task` of a record."""
+BY_COUNT = {"scene_classification": ("classification", "temporal_classification"),
+            "question_answering": ("vqa", "change_vqa")}
+"""Our tasks for one image and for several."""
 
 _XBD = re.compile(r"(?P<event>[a-z]+(?:-[a-z]+)+)_(?P<number>\d{8})(?:_|$)")
 _QFABRIC = re.compile(r"(?P<location>\d+)\.d\d+\.\d{8}")
@@ -101,8 +103,8 @@ def tidy(question: str) -> str:
 def place_of(origin: str, images: Sequence[str], split: str) -> dict[str, str]:
     """`event` and `scene` as far as the name of the first image tells, so that leaks between splits are found.
 
-    Places of one name in fMoW's train and val are two places; the training file is made from the former, the test files from the
-    latter.
+    Places of one name in fMoW's train and val are two places; the training file is made from the former, the test files
+    from the latter.
     """
     stem = PurePosixPath(images[0].replace("\\", "/")).stem
     match origin:
@@ -139,7 +141,8 @@ def outlines(polygon: Any, image: ImageRecord, number: int) -> tuple[list[Region
     """WKT outlines as regions.
 
     Args:
-        polygon: Text, list of texts, or nothing; in 256ths of the image, x right, y down. An empty text stands for none.
+        polygon: Text, list of texts, or nothing; in 256ths of the image, x right, y down. An empty text stands for
+            none.
         image: The image that they lie on.
         number: Its number.
 

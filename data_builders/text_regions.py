@@ -1,12 +1,12 @@
 """Geometry that instruction sets write inside their texts, taken out of them and kept as regions.
 
-Every set has its own convention; a `Codec` is one of them. `extract` replaces what a codec recognises by placeholders and gives
-the regions in pixels, so that a stored sample trains any convention:
+Every set has its own convention; a `Codec` is one of them. `extract` replaces what a codec recognises by placeholders
+and gives the regions in pixels, so that a stored sample trains any convention:
 
 | codec | text | numbers |
 |---|---|---|
 | `TEOCHAT` | `[x_min, y_min, x_max, y_max]` | 0-100 of width and height (Irvin et al. 2024, arXiv:2410.06234) |
-| `GEOCHAT` | `<p>phrase</p> {<x1><y1><x2><y2>|<theta>}<delim>{...}` | 0-100, degrees (Kuckreja et al. 2024, arXiv:2311.15826) |
+| `GEOCHAT` | `<p>phrase</p> {<x1><y1><x2><y2>|<theta>}<delim>{...}` | 0-100, degrees (arXiv:2311.15826) |
 | `VRSBENCH` | `<p>phrase</p> {<x1><y1><x2><y2>}` | 0-100 (Li et al. 2024, arXiv:2406.12384) |
 | `GRID_1000` | `[x1, y1, x2, y2]` | 0-1000 of width and height |
 | `PIXELS` | `[x1, y1, x2, y2]` | pixels |
@@ -25,7 +25,8 @@ from geotempo.model.records import ImageRecord, Region
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+|nan|inf)"
 """A number, or what stands where one is missing; for the patterns of codecs."""
 
-_FORM = re.compile(r"\s*\b(?:of|in|using|with) the (?:form|format):? ?\[\s*x_?(?:min|1|left)\b[^\[\]]*\]", re.IGNORECASE)
+_FORM = re.compile(r"\s*\b(?:of|in|using|with) the (?:form|format):? ?\[\s*x_?(?:min|1|left)\b[^\[\]]*\]",
+                   re.IGNORECASE)
 
 # What may stand between the boxes of an answer that is nothing but a list of them, and after the last one.
 _BETWEEN = re.compile(r"(?:[\s,;.]|<delim>|\band\b)*")
@@ -39,8 +40,8 @@ class Codec:
 
     Attributes:
         name: For messages.
-        pattern: Matches one geometry, or several that belong together. A group named `label` holds words that name what is
-            there; they stay in the text, in front of the placeholders.
+        pattern: Matches one geometry, or several that belong together. A group named `label` holds words that name what
+            is there; they stay in the text, in front of the placeholders.
         read: From a match and the image that its numbers refer to: (geometry in pixels, label or "") of each geometry.
             Raises `Rejection` where a geometry is impossible.
     """
@@ -75,14 +76,15 @@ def extract(text: str, codecs: Sequence[Codec], image: ImageRecord, number: int,
         image: What the numbers refer to.
         number: Acquisition (from 1) on which the regions are put.
         start: Regions that the sample has already.
-        lists: Whether a text that is nothing but boxes, with their labels, commas, semicolons, `<delim>`, "and" or newlines
-            between, becomes one `<regions:...>`; False for questions.
+        lists: Whether a text that is nothing but boxes, with their labels, commas, semicolons, `<delim>`, "and" or
+            newlines between, becomes one `<regions:...>`; False for questions.
 
     Raises:
         Rejection: A box is impossible, or the text holds a placeholder of ours.
     """
     if REGION.search(text) or REGIONS.search(text):
-        raise Rejection("reserved placeholder", f"{text[:80]!r} holds <region:...>, which stands for geometry in a sample")
+        raise Rejection("reserved placeholder", f"{text[:80]!r} holds <region:...>, which stands for geometry in a "
+                                                "sample")
     pieces: list[str] = []
     regions: list[Region] = []
     position, bare = 0, True
@@ -115,8 +117,8 @@ def extract_turns(messages: Sequence[Message], codecs: Sequence[Codec], images: 
                   number: Callable[[str], int]) -> tuple[tuple[Message, ...], tuple[Region, ...], int]:
     """Take the geometry out of a conversation.
 
-    What a question says about the notation ("of the form [x_min, y_min, x_max, y_max]") is left out: each model has its own. So
-    is the box of the question where its answer begins by repeating it, as those of region captions do.
+    What a question says about the notation ("of the form [x_min, y_min, x_max, y_max]") is left out: each model has its
+    own. So is the box of the question where its answer begins by repeating it, as those of region captions do.
 
     Args:
         messages: Alternating user and assistant turns.
@@ -148,7 +150,7 @@ def extract_turns(messages: Sequence[Message], codecs: Sequence[Codec], images: 
 
 
 def _unrepeated(question: str, answer: str, codecs: Sequence[Codec]) -> str:
-    """The answer without a geometry of the question at its beginning, if there are words after it and no other geometry."""
+    """The answer without a geometry of the question at its beginning, where only words come after it."""
     for codec in codecs:
         match = codec.pattern.match(answer)
         rest = answer[match.end() :].lstrip(" \n,:;.") if match else ""
@@ -198,8 +200,8 @@ def scaled_box(numbers: Sequence[str | float], image: ImageRecord, end: float | 
 def bracket_codec(name: str, end: float | None) -> Codec:
     """Boxes `[x1, y1, x2, y2]` of a convention.
 
-    Eight numbers, twelve and so on are several boxes in one bracket. Any other bracket of two or more numbers is an impossible
-    box; `[x_min, y_min, x_max, y_max]` is prose.
+    Eight numbers, twelve and so on are several boxes in one bracket. Any other bracket of two or more numbers is an
+    impossible box; `[x_min, y_min, x_max, y_max]` is prose.
 
     Args:
         name: For messages.
@@ -224,7 +226,8 @@ def _angled_pattern() -> re.Pattern[str]:
     """A phrase with the boxes after it, a phrase without boxes, or boxes without a phrase."""
     one = _ANGLED.replace("((?:", "(?:(?:").replace(f"({NUMBER})", NUMBER)  # without groups
     boxes = rf"{one}(?:\s*(?:<delim>)?\s*{one})*"
-    return re.compile(rf"<p>(?P<label>(?:(?!</p>).)*)</p>(?:\s*(?P<named>{boxes}))?|(?P<boxes>{boxes})", re.IGNORECASE | re.DOTALL)
+    return re.compile(rf"<p>(?P<label>(?:(?!</p>).)*)</p>(?:\s*(?P<named>{boxes}))?|(?P<boxes>{boxes})",
+                      re.IGNORECASE | re.DOTALL)
 
 
 def _read_angled(match: re.Match[str], image: ImageRecord) -> list[Found]:

@@ -3,19 +3,19 @@
 ```
 GeoChat_Instruct.json | VRSBench_train.json     [{"id", "image": "x.jpg", "conversations": [{"from", "value"}]}]
 VRSBench_EVAL_{Cap,referring,vqa}.json          [{"image_id": "x.png", "question", "ground_truth", "type"}]; split test
-images                                          below root, images/, a folder directly in one of these (Images_train/), or where
-                                                GeoChat's archive puts them, share/softwares/kartik/GeoChat_finetuning/...
+images                                          below root, images/, a folder directly in one of these (Images_train/),
+                                                or where GeoChat's archive puts them, share/softwares/kartik/...
 ```
-Boxes are percents: GeoChat `{<x1><y1><x2><y2>|<theta>}`, turned by theta degrees around the centre; VRSBench without theta.
-Words in `<p>...</p>` are what the boxes after them show, `<delim>` stands between several. `[refer]`, `[identify]`, `[grounding]`,
-`[vqa]`, `[caption]` before a question name the task; they stand in the meta. Traps: some records of GeoChat have no image; the `id` of
-VRSBench is the same in all records, so the number of the record is used; the tag may stand in front of a bare phrase or box.
-Paths may begin with folders of the machine where they were written. Whether theta turns clockwise is not documented; it is read as
-GeoChat's demo draws it.
+Boxes are percents: GeoChat `{<x1><y1><x2><y2>|<theta>}`, turned by theta degrees around the centre; VRSBench without
+theta. Words in `<p>...</p>` are what the boxes after them show, `<delim>` stands between several. `[refer]`,
+`[identify]`, `[grounding]`, `[vqa]`, `[caption]` before a question name the task; they stand in the meta. Traps: some
+records of GeoChat have no image; the `id` of VRSBench is the same in all records, so the number of the record is used;
+the tag may stand in front of a bare phrase or box. Paths may begin with folders of the machine where they were written.
+Whether theta turns clockwise is not documented; it is read as GeoChat's demo draws it.
 
 Kuckreja et al. 2024, "GeoChat: Grounded Large Vision-Language Model for Remote Sensing", CVPR, arXiv 2311.15826.
-Li et al. 2024, "VRSBench: A Versatile Vision-Language Benchmark Dataset for Remote Sensing Image Understanding", NeurIPS,
-arXiv 2406.12384. Licence: imagery of DOTA and DIOR is for academic use.
+Li et al. 2024, "VRSBench: A Versatile Vision-Language Benchmark Dataset for Remote Sensing Image Understanding",
+NeurIPS, arXiv 2406.12384. Licence: imagery of DOTA and DIOR is for academic use.
 """
 
 from collections import Counter
@@ -79,8 +79,10 @@ class GeochatInstruct(RecordSource):
             for number, record in enumerate(islice(stream_records(path), LOOKED_AT)):
                 wrong = record.detail if isinstance(record, Broken) else _wrong(self.as_conversation(path.name, record))
                 if wrong:
-                    raise LayoutError(f"{path.name}, record {number}: {wrong}; this is not the file that {self.name} knows")
-            records = (self.as_conversation(path.name, record) for record in stream_records(path) if not isinstance(record, Broken))
+                    raise LayoutError(f"{path.name}, record {number}: {wrong}; this is not the file that {self.name} "
+                                      "knows")
+            whole = (record for record in stream_records(path) if not isinstance(record, Broken))
+            records = (self.as_conversation(path.name, record) for record in whole)
             names = (record["image"] for record in records if not _wrong(record) and record.get("image"))
             check_images(names, self.places(root), path.name, f"unpack the archives below {root}, or give images=DIR")
 
@@ -99,10 +101,14 @@ class GeochatInstruct(RecordSource):
         task = geochat_task(conversation.messages, tags)
         image = load_image(locate(name, self.places(root)))
         facts = {"tags": tags if any(tags) else None, "question_type": record.get("type")}
-        draft = Draft(self.name, "test" if file in self.tests else "train", f"{Path(file).stem}:{number}", (image,), self.licence,
+        split = "test" if file in self.tests else "train"
+        draft = Draft(self.name, split, f"{Path(file).stem}:{number}", (image,), self.licence,
                       {"scene": self.scene(PurePosixPath(name).stem), "record": {"file": file, "number": int(number)}})
-        yield conversation_sample(draft, task, conversation, (self.codec,),
-                                  begin=lambda place, question: in_words(question, tags[place], draft.id(f"{task}:{place}")),
+
+        def begin(place: int, question: str) -> str:
+            return in_words(question, tags[place], draft.id(f"{task}:{place}"))
+
+        yield conversation_sample(draft, task, conversation, (self.codec,), begin=begin,
                                   finish=as_list if task == "change_grounding" else str,
                                   **{fact: value for fact, value in facts.items() if value})
 
@@ -110,7 +116,8 @@ class GeochatInstruct(RecordSource):
         """A record of a test file, question and `ground_truth`, as one of the training file; others stay."""
         if file not in self.tests or not isinstance(record, Mapping):
             return record
-        said = [{"from": "human", "value": record.get("question")}, {"from": "gpt", "value": record.get("ground_truth")}]
+        said = [{"from": "human", "value": record.get("question")},
+                {"from": "gpt", "value": record.get("ground_truth")}]
         if isinstance(record.get("question"), str):
             said[0]["value"] = f"[{self.tests[file]}] {record['question']}"
         return {"image": record.get("image_id"), "conversations": said, "type": record.get("type")}
@@ -119,7 +126,8 @@ class GeochatInstruct(RecordSource):
         """Folders that images are looked for below, looked up once."""
         if root not in self._places:
             tops = [root, root / "images"]
-            self._places[root] = folders([Path(self.images)] if self.images else [*tops, *(top / UNPACKED for top in tops)])
+            tops += [top / UNPACKED for top in tops]
+            self._places[root] = folders([Path(self.images)] if self.images else tops)
         return self._places[root]
 
     def scene(self, stem: str) -> str:

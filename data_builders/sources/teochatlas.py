@@ -1,21 +1,21 @@
-"""TEOChatlas: instructions on one to eight images in time order, from xBD, S2Looking, QFabric, fMoW and GeoChat_Instruct.
+"""TEOChatlas: instructions on one to eight images in time order; xBD, S2Looking, QFabric, fMoW, GeoChat_Instruct.
 
 ```
 train/instruct.json       an array of 766 MB, streamed; 554,071 records
 eval/<name>.json          17 files, see `EVAL`; split test
-images                    unpacked from the tar files anywhere below root, train/, eval/ or a folder directly in one of these
+images                    unpacked from the tar files below root, train/, eval/ or a folder directly in one of these
 ```
-A record has `video` (always a list of paths), `conversations`, `timestamp` (a date per image, or empty), `task`, and perhaps
-`dataset`, `polygon` (WKT in 256ths of the image), `lat_lon`, `sensor`, `metadata`. Traps: images are not always in time order
-and are sorted by their dates; without a date for each of them their order stays. Paths begin with `TEOChatlas/` or other folders
-that are left out until the rest is found. The training file has no outlines. Boxes are percents `[x_min, y_min, x_max, y_max]` of the
-whole image, and those that rounding left without width are set aside with their record. The sentence before `<video>` is left
-out (our prompt writes dates and sensors itself) and stands in the meta. Some records of the GeoChat part have no image.
-A request for boxes that is answered by a sentence without any gets the empty list after it. Test samples keep the question as it
-was in `original_question`.
+A record has `video` (always a list of paths), `conversations`, `timestamp` (a date per image, or empty), `task`, and
+perhaps `dataset`, `polygon` (WKT in 256ths of the image), `lat_lon`, `sensor`, `metadata`. Traps: images are not always
+in time order and are sorted by their dates; without a date for each of them their order stays. Paths begin with
+`TEOChatlas/` or other folders that are left out until the rest is found. The training file has no outlines. Boxes are
+percents `[x_min, y_min, x_max, y_max]` of the whole image, and those that rounding left without width are set aside
+with their record. The sentence before `<video>` is left out (our prompt writes dates and sensors itself) and stands in
+the meta. Some records of the GeoChat part have no image. A request for boxes that is answered by a sentence without any
+gets the empty list after it. Test samples keep the question as it was in `original_question`.
 
-Irvin et al. 2025, "TEOChat: A Large Vision-Language Assistant for Temporal Earth Observation Data", ICLR, arXiv 2410.06234.
-Licence: that of the data set that a record comes from.
+Irvin et al. 2025, "TEOChat: A Large Vision-Language Assistant for Temporal Earth Observation Data", ICLR, arXiv
+2410.06234. Licence: that of the data set that a record comes from.
 """
 
 from collections import Counter
@@ -57,21 +57,22 @@ class Teochatlas(RecordSource):
     """All records of TEOChatlas as conversations.
 
     Args:
-        files: Which annotation files, `train/instruct.json` or just `instruct`; empty takes those that are there. A list, or text
-            with commas.
+        files: Which annotation files, `train/instruct.json` or just `instruct`; empty takes those that are there. A
+            list, or text with commas.
         images: Folder of the images where it is not below the root.
         origins: Data sets that the records come from, see `ORIGINS`; empty takes all. A list, or text with commas.
     """
 
     name = "teochatlas"
     version = 1
-    licence = "unknown; TEOChatlas, each sample carries the terms of its origin (xBD, S2Looking, QFabric, fMoW, GeoChat and others)"
+    licence = "unknown; TEOChatlas, each sample carries the terms of the data set that it comes from"
     citation = "Irvin et al. 2025, TEOChat, ICLR, arXiv 2410.06234"
     evidence = "documentation"
-    tasks = ("caption", "vqa", "change_vqa", "region_vqa", "region_caption", "change_grounding", "damage", "temporal_referring",
-             "temporal_classification", "classification")
+    tasks = ("caption", "vqa", "change_vqa", "region_vqa", "region_caption", "change_grounding", "damage",
+             "temporal_referring", "temporal_classification", "classification")
 
-    def __init__(self, files: str | tuple[str, ...] = (), images: str = "", origins: str | tuple[str, ...] = ()) -> None:
+    def __init__(self, files: str | tuple[str, ...] = (), images: str = "",
+                 origins: str | tuple[str, ...] = ()) -> None:
         self.names = tuple(map(_full_name, _listed(files)))
         self.images = images
         self.origins = tuple(name.lower() for name in _listed(origins))
@@ -97,9 +98,10 @@ class Teochatlas(RecordSource):
             for number, record in enumerate(islice(stream_records(path), LOOKED_AT)):
                 wrong = record.detail if isinstance(record, Broken) else _wrong(record)
                 if wrong:
-                    raise LayoutError(f"{path}, record {number}: {wrong}; this is not the TEOChatlas that {self.name} knows")
-            check_images(self._first_images(path), self.places(root), path.name, f"unpack the tar files below {root}, give images=DIR, "
-                         "or choose with origins= those data sets that are unpacked")
+                    raise LayoutError(f"{path}, record {number}: {wrong}; this is not the TEOChatlas that {self.name} "
+                                      "knows")
+            check_images(self._first_images(path), self.places(root), path.name, f"unpack the tar files below {root}, "
+                         "give images=DIR, or choose with origins= those data sets that are unpacked")
 
     def _first_images(self, path: Path) -> Iterator[str]:
         """The first image of each chosen record."""
@@ -135,16 +137,20 @@ class Teochatlas(RecordSource):
                        for index in order)
         on = image_named(conversation.messages[-2].text, len(images))
         extra, unusable = outlines(record.get("polygon"), images[on - 1], on)
-        facts = {"tags": tags if any(tags) else None, "polygons_unusable": dict(unusable), "lat_lon": record.get("lat_lon"),
-                 "metadata": record.get("metadata"), "question_type": record.get("task")}
+        facts = {"tags": tags if any(tags) else None, "polygons_unusable": dict(unusable),
+                 "lat_lon": record.get("lat_lon"), "metadata": record.get("metadata"),
+                 "question_type": record.get("task")}
         split = "train" if file == TRAIN else "test"
         if split == "test":  # the published scores hang on the very words
             facts["original_question"] = record["conversations"][-2].get("value")
         draft = Draft(self.name, split, f"{Path(file).stem}:{number}", images, ORIGINS[origin],
                       {"origin": origin, **place_of(origin, [names[index] for index in order], split),
                        "record": {"file": file, "number": int(number)}})
-        yield conversation_sample(draft, task, conversation, (TEOCHAT, GEOCHAT), extra=extra,
-                                  begin=lambda place, question: in_words(tidy(question), tags[place], draft.id(f"{task}:{place}")),
+
+        def begin(place: int, question: str) -> str:
+            return in_words(tidy(question), tags[place], draft.id(f"{task}:{place}"))
+
+        yield conversation_sample(draft, task, conversation, (TEOCHAT, GEOCHAT), extra=extra, begin=begin,
                                   finish=as_list if task == "change_grounding" else str,
                                   **{name: fact for name, fact in facts.items() if fact})
 
