@@ -83,8 +83,8 @@ class GeochatInstruct(RecordSource):
                                       "knows")
             whole = (record for record in stream_records(path) if not isinstance(record, Broken))
             records = (self.as_conversation(path.name, record) for record in whole)
-            names = (record["image"] for record in records if not _wrong(record) and record.get("image"))
-            check_images(names, self.places(root), path.name, f"unpack the archives below {root}, or give images=DIR")
+            pictures = (record["image"] for record in records if not _wrong(record) and record.get("image"))
+            check_images(pictures, self.places(root), path.name, f"unpack the archives below {root}, or give images=DIR")
 
     def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
         """The conversation of one record."""
