@@ -114,6 +114,15 @@ def test_captions_and_building_masks(tmp_path, high, flag):
     assert not any("train_000004" in name for name in store.ids), "the file, not the folder, says which pairs exist"
 
 
+def test_masks_of_one_bit(tmp_path):
+    """Loaders of WHU-CDC read its labels as true and false."""
+    root = made.masked(tmp_path / "in")
+    Image.fromarray(made.truth()).save(root / "images/train/label/train_000001.png")
+    store, _ = built("whu-cdc", root, tmp_path / "out")
+    sample = store.by_id("whu-cdc/train/train_000001#change_segmentation:buildings")
+    assert np.array_equal(union(sample), made.truth())
+
+
 def test_levir_cdc_refuses_the_roads_of_levir_mci(tmp_path):
     root = made.masked(tmp_path / "in", "LevirCCcaptions.json")
     made.mask(root / "images/train/label/train_000001.png", made.truth(), 128)
@@ -195,6 +204,19 @@ def test_sysu_boxes_that_cannot_be_are_named(tmp_path, box):
     built("sysu-cc", root, tmp_path / "out", max_rejected=0.7)
     reason, detail = rejected(tmp_path / "out")["test/sysu_test_00000"]
     assert reason == "impossible box" and str(box) in detail
+
+
+def test_sysu_entries_that_repeat_or_lack_something_are_named(tmp_path):
+    root = made.sysu(tmp_path / "in")
+    path = root / "sysu_test_captions.json"
+    value = json.loads(path.read_text())
+    first, second, _ = value["images"]
+    value["images"] = [first, first, {**second, "captions": ["."]}, {"id": 1}, {**second, "folder_name": "extra"}]
+    path.write_text(json.dumps(value))
+    built("sysu-cc", root, tmp_path / "out", max_rejected=0.9)
+    assert {key: reason for key, (reason, _) in rejected(tmp_path / "out").items()} == {
+        "test/sysu_test_00000@1": "repeated item", "test/sysu_test_00001": "missing caption",
+        "sysu_test_captions.json:3": "broken annotation", "extra/sysu_test_00001": "unknown split"}
 
 
 def test_sysu_images_may_lie_elsewhere(tmp_path):

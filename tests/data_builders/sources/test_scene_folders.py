@@ -73,6 +73,17 @@ def test_tiff_becomes_png_and_other_sizes_stay(tmp_path):
         assert picture.format == "PNG" and np.array_equal(np.asarray(picture), np.asarray(original))
 
 
+def test_tiff_is_kept_in_the_store_where_other_images_are_paths(tmp_path):
+    root = made.uc_merced(tmp_path / "in", each=2)
+    made.picture(root / "Images/river/river00.jpg", 5)
+    store, _ = built("uc-merced", root, tmp_path / "out", images="reference", options={"val_share": 0})
+    assert not check_store(store, progress=False).faults
+    for name, path in (("airplane/airplane00", "airplane/airplane00.tif"), ("river/river00", "river/river00.jpg")):
+        image = store.by_id(f"uc-merced/train/{name}#classification").images[0]
+        with Image.open(root / "Images" / path) as original:
+            assert np.array_equal(np.asarray(image.rgb()), np.asarray(original))
+
+
 def test_building_twice_gives_the_same_bytes(tmp_path, digest):
     root = made.uc_merced(tmp_path / "in", each=6)
     built("uc-merced", root, tmp_path / "one")
