@@ -84,7 +84,7 @@ class SysuCc(FolderSource):
             raise Rejection("repeated item", f"{FILE}: {entry['file_name']} stands there before")
         split, _, stem = key.partition("/")
         try:
-            captions = [text for text in map(clean_caption, entry["captions"]) if text]
+            captions = [text for text in map(_caption, entry["captions"]) if text]
             boxes = [region["box"] for region in entry["attribute"]["region_properties"]]
             size, name = (entry["height"], entry["width"]), str(entry["file_name"])
         except (KeyError, TypeError, AttributeError) as error:
@@ -135,6 +135,11 @@ def _key(entry: Any) -> str:
         return f"{entry['folder_name']}/{Path(entry['file_name']).stem}"
     except (KeyError, TypeError):
         return ""
+
+
+def _caption(text: str) -> str:
+    """A caption without its final period, where it is one sentence."""
+    return text.strip() if ". " in text.strip() else clean_caption(text)
 
 
 def _region(box: Any, key: str, height: int, width: int) -> Region:

@@ -243,6 +243,8 @@ def test_real_sysu_captions(shared, tmp_path):
     assert manifest["rejected"] == {"total": 3772, "by_reason": {"missing image": 3772}}
     sample = store.by_id("sysu-cc/test/sysu_test_00003#change_grounding:areas")
     assert [region.geometry.x2 for region in sample.regions] == [143, 256]
+    one, two = (store.by_id(f"sysu-cc/test/sysu_test_{number}#change_caption").target for number in ("00000", "00003"))
+    assert one.endswith("bottom left of the image") and two.count(". ") == 1 and two.endswith("of the image.")
     assert not check_store(store, progress=False).faults
 
 
