@@ -1,8 +1,8 @@
 """Records per second and peak memory of building a training file of TEOChatlas's size, against `json.load`.
 
-Writes 554,071 records (TEOChatlas's number, Irvin et al., arXiv 2410.06234) in an array of some 766 MB, made of the records of
-the tests' fixture with numbers of their own; all of them show the same few small images, so that this measures the annotation
-path and not the decoding of images. Then, each in a process of its own:
+Writes 554,071 records (TEOChatlas's number, Irvin et al., arXiv 2410.06234) in an array of some 766 MB, made of the
+records of the tests' fixture with numbers of their own; all of them show the same few small images, so that this
+measures the annotation path and not the decoding of images. Then, each in a process of its own:
 
 - `json.load`: the file as the repositories of the field read it;
 - `stream`: `stream_records` over the same file;
@@ -42,8 +42,10 @@ _RUNS = {
     "stream": "count = sum(1 for record in stream_records(path))",
     "json.load + samples": "count = sum(len(list(source.record_samples(root, f'train/instruct.json:{n}', record)))"
                            " for n, record in enumerate(json.load(path.open())))",
-    "build, 1 worker": "count = build_store('teochatlas', root, root.parent / 'one', images='reference', progress=False)['items']",
-    "build, 2 workers": "count = build_store('teochatlas', root, root.parent / 'two', images='reference', progress=False,"
+    "build, 1 worker": "count = build_store('teochatlas', root, root.parent / 'one', images='reference', "
+                       "progress=False)['items']",
+    "build, 2 workers": "count = build_store('teochatlas', root, root.parent / 'two', images='reference', "
+                        "progress=False,"
                         " workers=2)['items']",
 }
 _REPORT = "\nprint(json.dumps([count, time.perf_counter() - started, before, peak()]))"

@@ -11,7 +11,8 @@ from geotempo.data_builders.conversations import in_front, read_conversation
 from geotempo.data_builders.source import Rejection
 
 PAIR = "These are two satellite images capturing the same location at different times:"
-SEQUENCE = ("This is a sequence of high resolution, optical satellite images from Maxar's GeoEye-1, WorldView-2 capturing the "
+SEQUENCE = ("This is a sequence of high resolution, optical satellite images from Maxar's GeoEye-1, WorldView-2 "
+            "capturing the "
             "same location at different times in chronological order:")
 
 
@@ -20,7 +21,8 @@ def turns(*texts, keys=("from", "value"), roles=("human", "gpt")):
 
 
 @pytest.mark.parametrize(("keys", "roles"), [
-    (("from", "value"), ("human", "gpt")), (("role", "content"), ("user", "assistant")), (("from", "value"), ("human", "bot")),
+    (("from", "value"), ("human", "gpt")), (("role", "content"), ("user", "assistant")),
+    (("from", "value"), ("human", "bot")),
     (("from", "value"), ("USER", "Assistant")),
 ])
 def test_roles_of_every_family(keys, roles):
@@ -75,7 +77,8 @@ def test_an_image_of_a_later_turn_is_named_there():
     ([], "no conversation"), ("text", "no conversation"), (None, "no conversation"), (["text"], "no conversation"),
     ([{"speaker": "a"}], "no conversation"), ([{"from": "human", "value": 3}], "no conversation"),
     ([{"from": "robot", "value": "a"}], "unknown role"), (turns("Q"), "turns do not alternate"),
-    (turns("Q", "A", "Q"), "turns do not alternate"), (turns("Q", "A", roles=("gpt", "human")), "turns do not alternate"),
+    (turns("Q", "A", "Q"), "turns do not alternate"),
+    (turns("Q", "A", roles=("gpt", "human")), "turns do not alternate"),
     ([{"role": "system", "content": "x"}], "turns do not alternate"),
     ([*turns("Q", "A"), {"from": "system", "value": "x"}], "system turn inside"),
     (turns("Q", " "), "empty answer"), (turns(" \n", "A"), "empty question"), (turns("<image>", "A"), "empty question"),

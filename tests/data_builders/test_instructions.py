@@ -1,4 +1,4 @@
-"""What the sources of instruction sets share: finding images, time order, which image is meant, what a question asks for."""
+"""What the sources of instruction sets share: finding images, time order, the image meant, what a question asks for."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,8 @@ YEARS = st.lists(st.one_of(st.none(), st.integers(1990, 2030)), min_size=1, max_
 @given(YEARS)
 def test_images_are_sorted_only_where_all_are_dated(years):
     order, numbers = in_time([AcquisitionDate(str(year)) if year else None for year in years])
-    assert sorted(order) == list(range(len(years))) and [order[number - 1] for number in numbers] == list(range(len(years)))
+    assert sorted(order) == list(range(len(years)))
+    assert [order[number - 1] for number in numbers] == list(range(len(years)))
     if None in years:
         assert order == list(range(len(years)))
     else:
@@ -65,10 +66,13 @@ def test_dates_keep_their_precision_and_bad_ones_are_named():
 
 
 @pytest.mark.parametrize(("question", "answer", "images", "task"), [
-    ("Find the ships.", "{<1><2><3><4>|<5>}", 1, "change_grounding"), ("Find them.", "<regions:0>", 2, "change_grounding"),
+    ("Find the ships.", "{<1><2><3><4>|<5>}", 1, "change_grounding"),
+    ("Find them.", "<regions:0>", 2, "change_grounding"),
     ("What is [1, 2, 3, 4]?", "A ship", 1, "region_vqa"), ("Describe <region:0>.", "A ship", 1, "region_caption"),
-    ("Describe the image with boxes", "A ship at <region:0>", 1, "caption"), ("Describe the changes.", "A road.", 2, "change_caption"),
-    ("Classify the image.", "harbor", 1, "classification"), ("Which class does this sequence of images belong to?", "dam", 3,
+    ("Describe the image with boxes", "A ship at <region:0>", 1, "caption"),
+    ("Describe the changes.", "A road.", 2, "change_caption"),
+    ("Classify the image.", "harbor", 1, "classification"),
+    ("Which class does this sequence of images belong to?", "dam", 3,
                                                              "temporal_classification"),
     ("Is there a ship?", "yes", 1, "vqa"), ("Is there a new road?", "yes", 2, "change_vqa"),
 ])
@@ -78,7 +82,8 @@ def test_the_task_by_the_form(question, answer, images, task):
 
 def test_tags_are_taken_off_every_question():
     turns = [{"role": "system", "content": "[refer] stays"}, {"role": "user", "content": "<image>\n[refer] a ship"},
-             {"role": "assistant", "content": "[refer] too"}, {"role": "user", "content": "[Identify] b"}, {"role": "user"}]
+             {"role": "assistant", "content": "[refer] too"}, {"role": "user", "content": "[Identify] b"},
+             {"role": "user"}]
     done, tags = untagged(turns)
     assert [turn.get("content") for turn in done] == ["[refer] stays", "<image>\na ship", "[refer] too", "b", None]
     assert tags == ["refer", "identify", ""]
@@ -86,7 +91,8 @@ def test_tags_are_taken_off_every_question():
 
 
 @pytest.mark.parametrize(("question", "kept"), [
-    ("where is the ship?", True), ("could you tell me the location for the ship?", True), ("the location of the ship is", True),
+    ("where is the ship?", True), ("could you tell me the location for the ship?", True),
+    ("the location of the ship is", True),
     ("Locate the ship", True), ("the ship located at the top", False), ("a ship which is white.", False),
 ])
 def test_a_bare_phrase_after_refer_becomes_a_question(question, kept):

@@ -55,7 +55,8 @@ def test_turned_boxes_of_geochat_keep_centre_size_and_angle(box, angle, side):
     (region,) = extract(text, [GEOCHAT], image, 1).regions
     assert isinstance(region.geometry, RotatedBox)
     assert (region.geometry.cx, region.geometry.cy) == pytest.approx(((x1 + x2) / 2, (y1 + y2) / 2))
-    assert (region.geometry.width, region.geometry.height, region.geometry.angle) == pytest.approx((x2 - x1, y2 - y1, angle))
+    assert (region.geometry.width, region.geometry.height,
+            region.geometry.angle) == pytest.approx((x2 - x1, y2 - y1, angle))
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -83,7 +84,8 @@ def test_percents_are_of_width_and_height():
 
 
 def test_phrases_of_geochat_are_the_labels_of_their_boxes():
-    found = extract("<p>2 small ships</p> {<1><2><30><40>|<90>}<delim>{<50><50><60><70>|<0>} at the left of <p>a dock</p> .",
+    found = extract("<p>2 small ships</p> {<1><2><30><40>|<90>}<delim>{<50><50><60><70>|<0>} at the left of <p>a "
+                    "dock</p> .",
                     [GEOCHAT], WIDE, 1)
     assert found.text == "2 small ships <region:0> <region:1> at the left of a dock ."
     assert [(region.label, type(region.geometry)) for region in found.regions] == [("2 small ships", RotatedBox),
@@ -115,8 +117,10 @@ def test_the_largest_regions_of_a_long_list_are_named_and_the_rest_is_counted():
 def test_an_answer_lies_on_the_image_that_its_question_names():
     messages = (Message("user", "Look at [1, 2, 3, 4] in image 2."), Message("assistant", "[5, 5, 9, 9]"),
                 Message("user", "And here: [1, 2, 3, 4]?"), Message("assistant", "No."))
-    turns, regions, left_out = extract_turns(messages, [TEOCHAT], (WIDE, WIDE), lambda text: 2 if "image 2" in text else 1)
-    assert [turn.text for turn in turns] == ["Look at <region:0> in image 2.", "<regions:1>", "And here: <region:2>?", "No."]
+    turns, regions, left_out = extract_turns(messages, [TEOCHAT], (WIDE, WIDE),
+                                             lambda text: 2 if "image 2" in text else 1)
+    assert [turn.text for turn in turns] == ["Look at <region:0> in image 2.", "<regions:1>", "And here: <region:2>?",
+                                             "No."]
     assert [region.image for region in regions] == [2, 2, 1] and left_out == 0
 
 
@@ -154,7 +158,8 @@ def test_a_sentence_of_no_match_becomes_the_empty_list():
 
 def test_a_sentence_with_regions_inside_is_rendered_in_both_conventions():
     found = extract("The ship at [0, 8, 49, 53] left.", [TEOCHAT], WIDE, 1)
-    sample = Sample("a/train/b#c", "a", "train", "vqa", (WIDE,), (Message("user", "<image>\nWhat?"), Message("assistant", found.text)),
+    sample = Sample("a/train/b#c", "a", "train", "vqa", (WIDE,),
+                    (Message("user", "<image>\nWhat?"), Message("assistant", found.text)),
                     found.regions)
     assert target_text(sample) == 'The ship at {"image":1,"bbox_2d":[0,40,490,265]} left.'
     assert target_text(sample, convention=CONVENTION) == "The ship at [0, 8, 49, 53] left."

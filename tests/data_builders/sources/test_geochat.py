@@ -27,7 +27,8 @@ def nth(store, number):
 def test_the_stores_are_sound(instruct, tmp_path):
     store, manifest = instruct
     assert manifest["rejected"]["total"] == 0 and not check_store(store, progress=False).faults
-    assert manifest["tally"] == {"records/grounding": 1, "records/identify": 1, "records/no tag": 3, "records/refer": 2, "regions": 6}
+    assert manifest["tally"] == {"records/grounding": 1, "records/identify": 1, "records/no tag": 3, "records/refer": 2,
+                                 "regions": 6}
     build_store("vrsbench", made.write_vrsbench(tmp_path / "in"), tmp_path / "out", progress=False)
     assert not check_store(Store(tmp_path / "out"), progress=False).faults
 
@@ -60,11 +61,13 @@ def test_boxes_are_turned_around_their_centre_in_pixels(instruct):
 
 
 def test_all_turns_are_kept(instruct):
-    assert [turn.text for turn in nth(instruct[0], 4).messages] == ["<image>\nIs there a ship?", "Yes", "What kind?", "A ferry."]
+    assert [turn.text for turn in nth(instruct[0], 4).messages] == ["<image>\nIs there a ship?", "Yes", "What kind?",
+                                                                    "A ferry."]
 
 
 def test_folders_of_another_machine_are_left_out_from_the_front(instruct):
-    assert nth(instruct[0], 6).images[0].id != nth(instruct[0], 4).images[0].id  # images/sub/P0001.png, not images/P0001.png
+    below, above = nth(instruct[0], 6), nth(instruct[0], 4)  # images/sub/P0001.png, images/P0001.png
+    assert below.images[0].id != above.images[0].id
 
 
 def test_what_cannot_be_used_is_named_with_its_record(tmp_path):
@@ -105,8 +108,11 @@ def test_faults_of_the_folder_are_named(tmp_path):
         make_source("geochat-instruct").check_layout(tmp_path)
     with pytest.raises(LayoutError, match="is no folder"):
         make_source("geochat-instruct", images=str(tmp_path / "nowhere")).check_layout(tmp_path)
-    made.write_instruct(tmp_path, [made.record("x/y.png", "Q", "A"), made.record("", "Q", "A"), made.record("z.png", "Q", "A")])
-    with pytest.raises(LayoutError, match=r"none of the images of the first records of GeoChat_Instruct.json is there, e.g. x/y.png"):
+    made.write_instruct(tmp_path,
+                        [made.record("x/y.png", "Q", "A"), made.record("", "Q", "A"), made.record("z.png", "Q", "A")])
+    with pytest.raises(LayoutError,
+                       match=r"none of the images of the first records of GeoChat_Instruct.json is there, e.g. "
+                             r"x/y.png"):
         make_source("geochat-instruct").check_layout(tmp_path)
     (tmp_path / "GeoChat_Instruct.json").write_text('[{"image": "a.png", "conv')
     with pytest.raises(LayoutError, match="no whole JSON array"):

@@ -39,16 +39,20 @@ def test_every_record_is_kept_and_the_store_is_sound(built):
 
 
 @pytest.mark.parametrize(("number", "task", "question", "answer"), [
-    (0, "change_grounding", ("Identify all the buildings in the first image. Include a bounding box for each identified building in "
+    (0, "change_grounding",
+     ("Identify all the buildings in the first image. Include a bounding box for each identified building in "
      "your response."), "<regions:0,1>"),
     (2, "change_vqa", "What disaster has occurred between the first and second image?", "A hurricane."),
     (3, "region_vqa", "Is the building at <region:0> in the first image damaged?", "No"),
-    (4, "change_grounding", "Identify all changed buildings using bounding boxes.", "There are no changed buildings.\n<regions:>"),
-    (6, "temporal_referring", "In which image(s) was construction finished in this region <region:0>?", "Image 4, Image 5"),
+    (4, "change_grounding", "Identify all changed buildings using bounding boxes.",
+     "There are no changed buildings.\n<regions:>"),
+    (6, "temporal_referring", "In which image(s) was construction finished in this region <region:0>?",
+     "Image 4, Image 5"),
     (7, "region_vqa", "What is the development status in this region <region:0> in image 3?", "Excavation"),
     (9, "classification", "Which of the following classes?", "dam"),
     (12, "region_caption", "What is <region:0>?", "a white ship"),
-    (13, "change_grounding", "Identify the location of the ship. Include bounding boxes for each identified object in your response",
+    (13, "change_grounding",
+     "Identify the location of the ship. Include bounding boxes for each identified object in your response",
      "<regions:0>"),
 ])
 def test_questions_and_answers(built, number, task, question, answer):
@@ -94,7 +98,8 @@ def test_outlines_are_regions_in_pixels_of_the_image(built):
 
 def test_a_long_list_is_scored_against_all_its_boxes_and_no_outline(tmp_path):
     boxes = ", ".join(f"[{number}, 0, {number + 1}, {number + 1}]" for number in range(40))
-    record = made.record("xBD", "change_detection_localization", made.HARVEY, f"{made.PAIR}Identify all buildings but [1, 1, 2, 2].",
+    record = made.record("xBD", "change_detection_localization", made.HARVEY,
+                         f"{made.PAIR}Identify all buildings but [1, 1, 2, 2].",
                          boxes, polygon=[made.SQUARE] * 40)
     build_store("teochatlas", made.write(tmp_path / "in", [record], {}), tmp_path / "out", progress=False)
     sample = nth(Store(tmp_path / "out"), 0)
@@ -119,7 +124,8 @@ def test_origin_place_and_terms_of_every_record(built):
 def test_the_geochat_part_has_its_own_tags(built):
     store, _ = built
     refer = nth(store, 10)
-    assert refer.task == "change_grounding" and "the ship on the left" in refer.question and "[refer]" not in refer.question
+    assert refer.task == "change_grounding"
+    assert "the ship on the left" in refer.question and "[refer]" not in refer.question
     assert isinstance(refer.regions[0].geometry, RotatedBox) and refer.meta["tags"] == ["refer"]
     talk = nth(store, 11)
     assert talk.task == "vqa" and [turn.text for turn in talk.messages[2:]] == ["How many ships are there?", "3"]
@@ -153,7 +159,8 @@ def test_two_workers_write_the_same_bytes(tmp_path, digest):
 
 def test_some_of_the_files(tmp_path):
     root = made.write(tmp_path / "in")
-    manifest = build_store("teochatlas", root, tmp_path / "out", options={"files": "CDVQA, eval/LRBEN.json"}, progress=False)
+    manifest = build_store("teochatlas", root, tmp_path / "out", options={"files": "CDVQA, eval/LRBEN.json"},
+                           progress=False)
     assert manifest["items"] == 2
     with pytest.raises(InputError, match="no file 'nothing'; allowed: instruct, ABCD"):
         make_source("teochatlas", files=("nothing",))
@@ -176,7 +183,8 @@ def test_images_that_were_not_unpacked_are_found_out_before_building(tmp_path):
     root = made.write(tmp_path / "in", made.train_records(), {})
     shutil.rmtree(root / "train/TEOChatlas_images")
     make_source("teochatlas").check_layout(root)  # those of GeoChat are there
-    with pytest.raises(LayoutError, match=r"none of the images of the first records of instruct.json is there, e.g. xBD/hurricane"):
+    with pytest.raises(LayoutError,
+                       match=r"none of the images of the first records of instruct.json is there, e.g. xBD/hurricane"):
         make_source("teochatlas", origins="xbd").check_layout(root)
 
 
@@ -198,7 +206,8 @@ def test_a_folder_without_annotations_is_named(tmp_path):
 def test_images_elsewhere(tmp_path):
     root = made.write(tmp_path / "in", made.train_records()[:1], {})
     (root / "train/TEOChatlas_images").rename(tmp_path / "pictures")
-    manifest = build_store("teochatlas", root, tmp_path / "out", options={"images": str(tmp_path / "pictures")}, progress=False)
+    manifest = build_store("teochatlas", root, tmp_path / "out", options={"images": str(tmp_path / "pictures")},
+                           progress=False)
     assert manifest["counts"]["samples"] == 1
 
 
@@ -206,15 +215,21 @@ def test_the_demonstration_images_of_the_authors_with_their_prompts(shared, tmp_
     folder = shared("TEOChat_examples")
     fmow, fabric = [f"fMoW_cls_{n}.png" for n in range(1, 5)], [f"QFabric_rtqa_{n}.png" for n in range(1, 6)]
     records = [  # the prompts are the authors', the answers only stand in their place
-        made.record("fMoW", "scene_classification", fmow, f"{made.SEQUENCE}Classify the sequence of images as one of: flooded road, "
+        made.record("fMoW", "scene_classification", fmow,
+                    f"{made.SEQUENCE}Classify the sequence of images as one of: flooded road, "
                     "lake or pond, aquaculture, dam, mountain trail.", "flooded road"),
-        made.record("xBD", "change_detection_classification", ["xBD_cls_1.png", "xBD_cls_2.png"], f"{made.PAIR}Classify the level of "
+        made.record("xBD", "change_detection_classification", ["xBD_cls_1.png", "xBD_cls_2.png"],
+                    f"{made.PAIR}Classify the level of "
                     "damage experienced by the building at location [0, 8, 49, 53].", "Destroyed"),
-        made.record("S2Looking", "change_detection_detection", ["S2Looking_cd_1.png", "S2Looking_cd_2.png"], f"{made.PAIR}Identify "
-                    "all changed buildings using bounding boxes of the form [x_min, y_min, x_max, y_max].", "[0, 8, 49, 53]."),
-        made.record("QFabric", "temporal_referring_expression", fabric, f"{made.SEQUENCE}In which image was construction finished?",
+        made.record("S2Looking", "change_detection_detection", ["S2Looking_cd_1.png", "S2Looking_cd_2.png"],
+                    f"{made.PAIR}Identify "
+                    "all changed buildings using bounding boxes of the form [x_min, y_min, x_max, y_max].",
+                    "[0, 8, 49, 53]."),
+        made.record("QFabric", "temporal_referring_expression", fabric,
+                    f"{made.SEQUENCE}In which image was construction finished?",
                     "Image 5"),
-        made.record("xBD", "region_based_question_answering", ["rqa.png"], f"{made.SINGLE}What is this? [21, 3, 47, 19]", "A road"),
+        made.record("xBD", "region_based_question_answering", ["rqa.png"],
+                    f"{made.SINGLE}What is this? [21, 3, 47, 19]", "A road"),
     ]
     root = made.write(tmp_path / "in", records, {})
     manifest = build_store("teochatlas", root, tmp_path / "out", options={"images": str(folder)}, progress=False)
