@@ -15,7 +15,7 @@ import binascii
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,45 +23,20 @@ from typing import Any, Literal, get_args
 from PIL import Image
 
 from geotempo.data_builders.instructions import locate
+from geotempo.data_builders.own_boxes import Objects, read_objects, with_names
 from geotempo.data_builders.records import LINES, Broken, stream_records
 from geotempo.data_builders.sample import IMAGE
 from geotempo.data_builders.schema import content_id
 from geotempo.data_builders.source import FORMATS, Rejection, load_image
-from geotempo.data_builders.text_regions import GEOCHAT, GRID_1000, NUMBER, PIXELS, TEOCHAT, Codec, Found, scaled_box
 from geotempo.model.errors import LayoutError
 from geotempo.model.records import ImageRecord
 
 Format = Literal["llava", "teochat", "swift", "openai"]
 KEYS = ("conversations", "messages", "query")
 """One of them is in every record."""
-Boxes = Literal["none", "teochat", "geochat", "0-1000", "pixels"]
-"""How the texts of a user's records write boxes."""
 
 _TEXT_PARTS, _IMAGE_PARTS = ("text", "input_text", "output_text"), ("image_url", "image", "input_image")
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
-_LABEL = r'"label"\s*:\s*"(?P<{name}>[^"]*)"'
-_IN_JSON = (rf'\{{{{\s*(?:{_LABEL.format(name="first")}\s*,\s*)?"bbox(?:_2d)?"\s*:\s*{{box}}\s*'
-            rf'(?:,\s*{_LABEL.format(name="label")}\s*)?\}}}}')
-_BBOX = re.compile(_IN_JSON.format(box="<bbox>") + "|<bbox>")
-_JSON_BOX = re.compile(_IN_JSON.format(box=rf"\[(?P<box>\s*{NUMBER}(?:\s*,\s*{NUMBER})*\s*)\]"), re.IGNORECASE)
-_JSON_LIST = re.compile(r'\s*(?:```(?:json)?\s*)?\[\s*(\{\s*"(?:bbox|label).*\})\s*\]\s*(?:```)?\s*', re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The `objects` of an ms-swift record.
-
-    Attributes:
-        names: For each `<ref-object>` of the texts, in order.
-        boxes: For each `<bbox>`: x1, y1, x2, y2.
-        end: What stands for the right and lower edge: 1 for `norm1`, None for pixels (`real`).
-        images: Index of the image, in the record's order, of each box; empty where the record does not say.
-    """
-
-    names: tuple[str, ...] = ()
-    boxes: tuple[tuple[float, ...], ...] = ()
-    end: float | None = None
-    images: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +51,7 @@ class OwnRecord:
 
     turns: list[dict[str, Any]]
     images: tuple[str, ...]
-    objects: Objects = Objects()
+    objects: Objects = field(default_factory=Objects)
 
 
 def formats_of(record: Any) -> tuple[Format, ...]:
@@ -168,8 +143,8 @@ def read_record(record: Mapping[str, Any], kind: Format) -> OwnRecord:
     if kind == "openai":
         return _from_parts(record["messages"])
     if kind == "swift":
-        objects = _objects(record.get("objects"))
-        return OwnRecord(_with_names(_swift_turns(record), objects.names), _paths(record.get("images", record.get("image"))), objects)
+        objects = read_objects(record.get("objects"))
+        return OwnRecord(with_names(_swift_turns(record), objects.names), _paths(record.get("images", record.get("image"))), objects)
     images = record.get("video") if kind == "teochat" else record.get("image", record.get("images"))
     return OwnRecord(record["conversations"], _paths(images))
 
@@ -195,51 +170,6 @@ def open_image(name: str, places: Sequence[Path], **facts: Any) -> ImageRecord:
     return load_image(locate(path, places), **facts)
 
 
-def swift_codec(objects: Objects, images: Sequence[ImageRecord]) -> Codec:
-    """Reads each `<bbox>` of a record's texts as its next box; one codec serves one record.
-
-    Args:
-        objects: Of the record.
-        images: In the order of the record.
-    """
-    boxes = iter(enumerate(objects.boxes))
-
-    def read(match: re.Match[str], image: ImageRecord) -> list[Found]:
-        number, box = next(boxes, (0, None))
-        if box is None:
-            raise Rejection("boxes and tags differ", f"the texts hold more <bbox> than the {len(objects.boxes)} boxes of objects")
-        on = objects.images[number] if objects.images else None
-        if on is not None and not 0 <= on < len(images):
-            raise Rejection("no such image", f"objects.image_id holds {on} and the record has {len(images)} images, counted from 0")
-        return [(scaled_box(box, image if on is None else images[on], objects.end), _label(match))]
-
-    return Codec("ms-swift", _BBOX, read)
-
-
-def codecs_of(boxes: Boxes) -> tuple[Codec, ...]:
-    """The codecs of a convention; those of numbers in brackets also read `{"bbox_2d": [...], "label": "..."}` (Qwen-VL)."""
-    if boxes == "none":
-        return ()
-    if boxes == "geochat":
-        return (GEOCHAT,)
-    plain, end = {"teochat": (TEOCHAT, 100.0), "0-1000": (GRID_1000, 1000.0), "pixels": (PIXELS, None)}[boxes]
-
-    def read(match: re.Match[str], image: ImageRecord) -> list[Found]:
-        return [(scaled_box([part.strip() for part in match.group("box").split(",")], image, end), _label(match))]
-
-    return Codec(f"{boxes} in JSON", _JSON_BOX, read), plain
-
-
-def bare_list(text: str) -> str:
-    """An answer that is a JSON list of objects with a box each, without its outer brackets, so that it is read as a list."""
-    match = _JSON_LIST.fullmatch(text)
-    return match.group(1) if match else text
-
-
-def _label(match: re.Match[str]) -> str:
-    return match.group("label") or match.group("first") or ""
-
-
 def _paths(given: Any) -> tuple[str, ...]:
     """Image names of a record: one, several, or objects with a path."""
     entries = [] if given is None else given if isinstance(given, list) else [given]
@@ -262,52 +192,6 @@ def _swift_turns(record: Mapping[str, Any]) -> list[Any]:
         turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
     texts = (record.get("query"), record.get("response"))
     return turns + [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=True)]
-
-
-def _with_names(turns: Sequence[Any], names: Sequence[str]) -> list[Any]:
-    """The turns with each `<ref-object>` replaced by its name.
-
-    Raises:
-        Rejection: There are more or fewer tags than names.
-    """
-    rest = iter(names)
-    texts = [turn["content"] if isinstance(turn, Mapping) and isinstance(turn.get("content"), str) else None for turn in turns]
-    tags = sum(text.count("<ref-object>") for text in texts if text)
-    if tags != len(names):
-        raise Rejection("names and tags differ", f"the texts hold {tags} <ref-object> and objects.ref has {len(names)} names")
-    return [turn if text is None else {**turn, "content": re.sub("<ref-object>", lambda _: next(rest), text)}
-            for turn, text in zip(turns, texts, strict=True)]
-
-
-def _objects(given: Any) -> Objects:
-    """The boxes of an ms-swift record, from the present form (an object of lists) or the former one (a list of objects).
-
-    Raises:
-        Rejection: Another structure, or points instead of boxes.
-    """
-    if not given:
-        return Objects()
-    if isinstance(given, list) and all(isinstance(entry, Mapping) for entry in given):
-        given = {"ref": [entry.get("caption", "") for entry in given], "bbox": [entry.get("bbox") for entry in given],
-                 "bbox_type": given[0].get("bbox_type", "real"), "image_id": [entry.get("image", 0) for entry in given]}
-    if not isinstance(given, Mapping) or not all(isinstance(given.get(name) or [], list) for name in ("ref", "bbox", "image_id")):
-        raise Rejection("broken record", f"objects is {str(given)[:60]}; expected an object with lists ref and bbox")
-    boxes, kind = given.get("bbox") or [], given.get("bbox_type", "real")
-    if kind not in ("real", "norm1"):
-        raise Rejection("unknown box type", f"objects.bbox_type is {kind!r}; allowed: real (pixels), norm1 (0-1)")
-    for box in boxes:
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise Rejection("impossible box", f"objects.bbox holds {str(box)[:60]}; a box is [x1, y1, x2, y2]")
-    images = given.get("image_id") or []
-    if images and (len(images) != len(boxes) or not all(isinstance(index, int) for index in images)):
-        raise Rejection("boxes and images differ", f"objects.image_id is {str(images)[:60]} for {len(boxes)} boxes; expected the index of "
-                                                   "an image for each")
-    return Objects(tuple(map(str, given.get("ref") or ())), tuple(map(tuple, boxes)), 1 if kind == "norm1" else None,
-                   tuple(images))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _from_parts(messages: Sequence[Any]) -> OwnRecord:

@@ -8,7 +8,8 @@ from typing import Any
 
 from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.instructions import conversation_sample, task_by_form
-from geotempo.data_builders.own_records import OwnRecord, bare_list, swift_codec
+from geotempo.data_builders.own_boxes import bare_list, swift_codec
+from geotempo.data_builders.own_records import OwnRecord
 from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Rejection
 from geotempo.data_builders.teochat_records import task_of

@@ -21,11 +21,10 @@ from typing import Any, Literal, get_args
 
 from geotempo.data_builders.instructions import in_time, read_date
 from geotempo.data_builders.licences import licence_id
+from geotempo.data_builders.own_boxes import Boxes, codecs_of
 from geotempo.data_builders.own_records import (
     KEYS,
-    Boxes,
     Format,
-    codecs_of,
     first_records,
     formats_of,
     keys_of,

@@ -99,6 +99,18 @@ def test_swift_grounding_in_json_with_labels(tmp_path):
     assert [(region.label, region.geometry) for region in sample.regions] == [("roof", Box(0, 0, 10, 5)), ("pool", Box(10, 5, 20, 10))]
 
 
+def test_swift_captions_name_what_their_boxes_show(tmp_path):
+    made.save(tmp_path / "0.png", 0)
+    (sample,) = samples(tmp_path, {
+        "messages": [{"role": "user", "content": "<image>Describe the image."},
+                     {"role": "assistant", "content": "<ref-object><bbox> and <ref-object><bbox><bbox> lie at the <ref-object>."}],
+        "images": ["0.png"],
+        "objects": {"ref": ["a ship", "two boats", "quay"], "bbox": [[0, 0, 10, 5], [1, 1, 2, 2], [3, 3, 4, 4]]}})
+    assert sample.target == "a ship <region:0> and two boats <region:1> <region:2> lie at the quay."
+    assert [region.label for region in sample.regions] == ["a ship", "two boats", "two boats"] and sample.task == "caption"
+    assert target_text(sample).startswith('a ship and two boats lie at the quay.\n[{"image":1,"bbox_2d":[0,0,500,250],"label":"a ship"},')
+
+
 def test_openai_parts_and_data_urls(tmp_path):
     store, _ = built(made.own(tmp_path / "in", "openai"), tmp_path / "out")
     assert (store[0].task, store[0].question, store[0].target) == ("counting", "How many roofs?", "3")
@@ -108,6 +120,7 @@ def test_openai_parts_and_data_urls(tmp_path):
 
 @pytest.mark.parametrize("boxes, answer", [
     ("teochat", "[10, 20, 50, 60]"), ("0-1000", "[100, 200, 500, 600]"), ("pixels", "[2, 2, 10, 6]"), ("geochat", "{<10><20><50><60>}"),
+    ("0-1000", "<|box_start|>(100,200),(500,600)<|box_end|>"),
     ("0-1000", '```json\n[{"bbox_2d": [100, 200, 500, 600], "label": ""}]\n```'), ("pixels", '[{"label": "", "bbox_2d": [2, 2, 10, 6]}]'),
 ])
 def test_boxes_of_every_convention(tmp_path, boxes, answer):
@@ -115,6 +128,14 @@ def test_boxes_of_every_convention(tmp_path, boxes, answer):
     (sample,) = samples(tmp_path, {"image": "0.png", "conversations": made.llava("Where is the pool?", answer)}, boxes=boxes)
     assert [region.geometry for region in sample.target_regions] == [Box(2, 2, 10, 6)]
     assert target_text(sample) == '[{"image":1,"bbox_2d":[100,100,500,300]}]'  # 0-1000 of the padded square
+
+
+def test_qwen_captions_name_what_their_boxes_show(tmp_path):
+    made.save(tmp_path / "0.png", 0)
+    answer = "A <|object_ref_start|>pool<|object_ref_end|><|box_start|>(100,200),(500,600)<|box_end|> by the <|object_ref_start|>road" \
+             "<|object_ref_end|>."
+    (sample,) = samples(tmp_path, {"image": "0.png", "conversations": made.llava("Describe it.", answer)}, boxes="0-1000")
+    assert sample.target == "A pool <region:0> by the road." and sample.regions[0].label == "pool"
 
 
 def test_numbers_stay_words_where_no_convention_is_named(tmp_path):
