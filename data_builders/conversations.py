@@ -25,9 +25,8 @@ _NAME = r"(?:(?:image|picture|frame)[ -]?\d+ ?: ?)?"
 _EDGE = rf"(?:{_NAME}<(?:image|video)>[ \t\n,;]*)"
 _LEADING = re.compile(rf"\s*{_EDGE}+", re.IGNORECASE)
 _TRAILING = re.compile(rf"(?:\A|(?<=[.?!:\n]))\s*{_EDGE}+\Z", re.IGNORECASE)
-_INTRODUCTION = re.compile(r"\s*((?:This is|This|These are) (?:a|an|the|two|three|\d+|several)\b"
-                           r"[^<>\n]*?\bimages?\b[^<>\n]*:)"
-                           r"\s*(?=(?:image \d+: ?)?<(?:video|image)>)", re.IGNORECASE)
+_INTRODUCTION = re.compile(r"\s*((?:This|These|Here)\b[^<>\n]*?\bimages?\b[^<>\n]*:)\s*"
+                           r"(?=(?:image \d+: ?)?<(?:video|image)>)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

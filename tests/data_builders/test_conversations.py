@@ -53,6 +53,7 @@ def test_a_system_turn_is_kept_apart():
     (f"{SEQUENCE} <video> \nWhat?", 4, "What?"),
     ("This is a satellite image: <video>\nWhat?", 1, "What?"),
     ("This a sequence of satellite images capturing the same location: <video>\nWhat?", 3, "What?"),
+    ("These are satellite images of two dates: <image><image>\nWhat?", 2, "What?"),
     ("This is a question without a tag: what?", 1, "This is a question without a tag: what?"),
 ])
 def test_tags_in_every_place(text, images, expected):
