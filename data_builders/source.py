@@ -295,6 +295,26 @@ def _decoded(path: Path, changed: int, size: int) -> tuple[int, int, bytes, bool
         data = path.read_bytes()
     except OSError as error:
         raise Rejection("missing image", f"{name}: {error.strerror}") from None
+    return _storable(data, name)
+
+
+def image_from_bytes(data: bytes, name: str, **facts: Any) -> ImageRecord:
+    """An 8-bit image that a source holds inside another file; see `load_image`.
+
+    Args:
+        data: Encoded image.
+        name: For messages.
+        **facts: Further fields of `ImageRecord`.
+
+    Raises:
+        Rejection: Truncated, of another format, or not 8-bit.
+    """
+    width, height, data, _ = _storable(data, name)
+    return ImageRecord(id=content_id(data), width=width, height=height, data=data, **facts)
+
+
+def _storable(data: bytes, name: str) -> tuple[int, int, bytes, bool]:
+    """Width, height, bytes to store, and whether they are the given ones."""
     own = True
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -305,8 +325,7 @@ def _decoded(path: Path, changed: int, size: int) -> tuple[int, int, bytes, bool
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Rejection("broken image", f"{name}: {_plain(error)}") from None
     if kind not in FORMATS or mode.startswith(("I", "F")):
-        allowed = ", ".join((*FORMATS, *REENCODED))
-        raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {allowed}")
+        raise Rejection("unsupported image", f"{name} is {kind} {mode}; allowed: 8-bit {', '.join((*FORMATS, *REENCODED))}")
     return width, height, data, own
 
 
