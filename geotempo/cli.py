@@ -14,6 +14,7 @@ from geotempo.commands.compose import compose
 from geotempo.commands.demo import demo
 from geotempo.commands.eval import evaluate, score
 from geotempo.commands.import_teochat import import_teochat
+from geotempo.commands.leaks import leaks
 from geotempo.commands.masks_eval import masks_eval
 from geotempo.commands.merge import merge
 from geotempo.commands.predict import predict
@@ -34,6 +35,7 @@ app.command()(build)
 app.command()(sources)
 app.command()(merge)
 app.command()(check)
+app.command()(leaks)
 app.command()(show)
 app.command()(compose)
 app.command("import-teochat")(import_teochat)
