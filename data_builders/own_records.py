@@ -153,7 +153,8 @@ def open_image(name: str, places: Sequence[Path], **facts: Any) -> ImageRecord:
     """The image that a record names.
 
     Args:
-        name: Path (absolute, below one of the places, or with leading folders of another machine), `file://` or data URL.
+        name: Path (absolute, below one of the places, or with leading folders of another machine), `file://` or data URL. A path
+            whose first folder is there is never shortened: what is left may be another image.
         places: Folders.
         **facts: Further fields of `ImageRecord`.
 
@@ -167,6 +168,9 @@ def open_image(name: str, places: Sequence[Path], **facts: Any) -> ImageRecord:
     path = name.removeprefix("file://")
     if Path(path).is_absolute() and Path(path).is_file():
         return load_image(Path(path), **facts)
+    first = path.replace("\\", "/").split("/")[0]
+    if first and any((place / first).is_dir() for place in places) and not any((place / path).is_file() for place in places):
+        raise Rejection("missing image", f"{path} is not below {', '.join(map(str, places))}, although {first} is")
     return load_image(locate(path, places), **facts)
 
 

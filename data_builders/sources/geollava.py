@@ -9,8 +9,8 @@ updated_{train,val}_videos/<video>                        two frames each
 The images are the JPEGs of fMoW (`images`, or below the root: `{train,val}/<category>/<place>/<place>_<n>_rgb.jpg`) where they are
 there, else the frames of the videos. Traps: image numbers are not in time order, and the answer tells of image1 first, so a pair
 whose dates say otherwise is set aside; the paths of the sheet begin with `/Datasets`; categories hold hyphens
-(`single-unit_residential`); a place of train and a place of val of the same name are two places, so `scene` names both. Dates
-come from the sheet, else from fMoW's JSON beside the image; for train no sheet is published.
+(`single-unit_residential`); a place of train and a place of val of the same name are two places, so `scene` holds the split and no
+image is looked for without it. Dates come from the sheet, else from fMoW's JSON beside the image; for train no sheet is published.
 
 Elgendy et al. 2024, "GeoLLaVA: Efficient Fine-Tuned Vision-Language Models for Temporal Change Detection in Remote Sensing",
 arXiv 2410.19552. Of the original files only the sheet of val was seen (6,042 pairs, all of them in time order).
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.fmow_labels import image_facts
-from geotempo.data_builders.instructions import conversation_sample, folders, locate, read_date
+from geotempo.data_builders.instructions import conversation_sample, folders, read_date
 from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.sheets import SUFFIXES, read_sheet
@@ -43,11 +43,9 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)?Z?")
 
 
 class Pair(NamedTuple):
-    """A row of a sheet: path and date, as written, of the earlier and of the later image."""
+    """Dates of the two images of a row, as written."""
 
-    path1: str
     date1: str
-    path2: str
     date2: str
 
 
@@ -144,17 +142,22 @@ class Geollava(RecordSource):
 
     def _jpegs(self, root: Path, split: str, place: str, numbers: Sequence[int], pair: Pair | None) -> tuple[ImageRecord, ...]:
         """The two images of fMoW with what is known of them."""
-        category = place.rpartition("_")[0]
-        names = [f"{split}/{category}/{place}/{place}_{number}_rgb.jpg" for number in numbers]
-        given = ((pair.path1, pair.date1), (pair.path2, pair.date2)) if pair else tuple((name, "") for name in names)
+        folder = Path(split, place.rpartition("_")[0], place)
         images = []
-        for name, date in given:
-            path = locate(name, self._folders(root))
+        for number, date in zip(numbers, (pair.date1, pair.date2) if pair else ("", ""), strict=True):
+            path = self._jpeg(root, folder / f"{place}_{number}_rgb.jpg")
             facts: dict[str, Any] = {}
             if path.with_suffix(".json").is_file():
                 facts = image_facts(load_json(path.with_suffix(".json")), path.name)
             images.append(load_image(path, **{**facts, **({"date": read_date(_utc(date))} if date else {})}))
         return tuple(images)
+
+    def _jpeg(self, root: Path, name: Path) -> Path:
+        """An image of fMoW. Its whole path counts: without the split it may be that of another place."""
+        for folder in self._folders(root):
+            if (folder / name).is_file():
+                return folder / name
+        raise Rejection("missing image", name.as_posix())
 
     def _folders(self, root: Path) -> list[Path]:
         if root not in self._places:
@@ -184,7 +187,7 @@ def read_pairs(path: Path, split: str) -> Iterator[tuple[tuple[str, str, int, in
         for number, name in ((first, row["image_path1"]), (second, row["image_path2"])):
             if not name.endswith(f"/{place}/{place}_{number}_rgb.jpg"):
                 raise LayoutError(f"{path}: the row of {place} names image {number}, but its path is {name}")
-        yield (split, place, first, second), Pair(row["image_path1"], row["timestamp1"], row["image_path2"], row["timestamp2"])
+        yield (split, place, first, second), Pair(row["timestamp1"], row["timestamp2"])
 
 
 def _utc(text: str) -> str:

@@ -406,3 +406,15 @@ def test_words_without_images_are_kept_where_that_is_meant(tmp_path):
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
     assert reasons == ["tags and images differ", "no image"]
     assert not check_store(store, progress=False).faults
+
+
+def test_paths_are_shortened_only_where_their_first_folder_is_not_there(tmp_path):
+    made.save(tmp_path / "val/a/1.png", 1)
+    made.save(tmp_path / "a/2.png", 2)
+    for name, found in (("val/a/1.png", True), ("/data/me/val/a/1.png", True), ("C:\\me\\val\\a\\1.png", True), ("val/a/2.png", False),
+                        ("../a/2.png", False), (str(tmp_path / "a/2.png"), True)):
+        record = {"image": name, "conversations": made.llava("q", "a")}
+        if found:
+            assert len(samples(tmp_path, record)) == 1
+        else:
+            assert refusal(tmp_path, record).reason == "missing image"

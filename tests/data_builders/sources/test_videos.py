@@ -58,6 +58,15 @@ def test_places_of_the_same_name_in_train_and_val_are_two_scenes(tmp_path):
     assert {store[index].meta["scene"] for index in range(len(store))} == {"fmow/train/airport_hangar_0", "fmow/val/airport_hangar_0"}
 
 
+@pytest.mark.parametrize("images", ["", "fmow"])
+def test_a_missing_image_is_not_that_of_a_place_of_the_same_name_in_train(tmp_path, images):
+    root = made.geollava(tmp_path / "in")
+    (root / "fmow/val/airport_hangar/airport_hangar_0/airport_hangar_0_4_rgb.jpg").unlink()
+    made.save(root / "fmow/train/airport_hangar/airport_hangar_0/airport_hangar_0_4_rgb.jpg", 9)
+    _, _, rejected = built("geollava", root, tmp_path / "out", images=str(root / images) if images else "")
+    assert rejected["annotations/updated_val_annotations.json:0"] == "missing image"
+
+
 def test_videos_serve_where_fmow_is_not_there(tmp_path):
     store, _, rejected = built("geollava", made.geollava(tmp_path / "in", "video"), tmp_path / "out")
     sample = store.by_id("geollava/val/updated_val_annotations:0#change_caption")
