@@ -58,6 +58,7 @@ SOURCES = {
     "geopixeld": ("geopixeld", "GeoPixelD"),
     "scenes": ("scenes", "Scenes"),
     "jsonl": ("jsonl", "Jsonl"),
+    "coco": ("coco", "Coco"),
 }
 
 
