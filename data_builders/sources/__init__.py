@@ -54,10 +54,13 @@ SOURCES = {
     "rsvqa-lr": ("rsvqa", "RsvqaLr"),
     "rsvqa-hr": ("rsvqa", "RsvqaHr"),
     "rsivqa": ("rsivqa", "Rsivqa"),
+    "qag-360k": ("qag_360k", "Qag360k"),
+    "changechat": ("changechat", "ChangeChat"),
     "earthdial": ("earthdial", "Earthdial"),
     "geopixeld": ("geopixeld", "GeoPixelD"),
     "scenes": ("scenes", "Scenes"),
     "jsonl": ("jsonl", "Jsonl"),
+    "coco": ("coco", "Coco"),
     "coco": ("coco", "Coco"),
 }
 

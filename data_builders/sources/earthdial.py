@@ -219,7 +219,7 @@ def row_sample(draft: Draft, turns: Sequence[Mapping[str, str]], asked: Sequence
     if not EARTHDIAL.pattern.search(answer.text) and references:
         conversation = Conversation((*conversation.messages[:-1], Message(answer.role, references[0])))
     task = earthdial_task(asked[-1], answer.text, len(draft.images))
-    facts = {"tags": [one.task for one in asked] if any(one.task for one in asked) else None, "kind_of_image": asked[-1].kind or None,
+    facts: dict[str, Any] = {"tags": [one.task for one in asked] if any(one.task for one in asked) else None, "kind_of_image": asked[-1].kind or None,
              "references": list(references) if "caption" in task and "[[" not in references[0] else None}
     return conversation_sample(draft, task, conversation, (EARTHDIAL,), number=lambda question: boxes_on(question, len(draft.images)),
                                begin=lambda place, question: in_words(question, asked[place].task, draft.id(f"{task}:{place}")),

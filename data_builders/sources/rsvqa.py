@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import atan, cos, degrees, exp, isfinite, pi, radians
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from geotempo.data_builders.question_files import Picture, Question, QuestionFiles, find_in, metres
 from geotempo.data_builders.sample import Sample
@@ -46,7 +46,7 @@ class RsvqaLr(QuestionFiles):
     version = 1
     licence = "CC-BY-4.0; RSVQA-LR, contains modified Copernicus data and OpenStreetMap"
     citation = "Lobry et al. 2020, RSVQA, IEEE TGRS 58, arXiv 2003.07333"
-    evidence = "real"
+    evidence: ClassVar[Literal["real", "documentation"]] = "real"
     tasks = ("vqa", "counting")
     splits: ClassVar[dict[str, str]] = {f"LR_split_{split}": split for split in ("train", "val", "test")}
     expected = "LR_split_{train,val,test}_{images,questions,answers}.json and Images_LR/<id>.tif"
