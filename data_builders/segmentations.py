@@ -112,10 +112,15 @@ def _ring(values: Any) -> Polygon:
     return Polygon(tuple(corners))
 
 
+def as_polygon(shape: shapely.Polygon) -> Polygon:
+    """A polygon of shapely in pixels, with its holes."""
+    exterior, *holes = ([(float(x), float(y)) for x, y, *_ in ring.coords[:-1]] for ring in (shape.exterior, *shape.interiors))
+    return Polygon(tuple(exterior), tuple(tuple(hole) for hole in holes))
+
+
 def _filled(polygon: Polygon, height: int, width: int) -> BoolArray:
     """Pixels inside a ring, also where it crosses itself."""
     valid = shapely.make_valid(shapely.Polygon(polygon.exterior))
     parts = [part for part in shapely.get_parts(valid) if isinstance(part, shapely.Polygon)]
-    filled = [rasterize(Polygon(tuple(map(tuple, part.exterior.coords[:-1])),
-                                tuple(tuple(map(tuple, hole.coords[:-1])) for hole in part.interiors)), height, width) for part in parts]
+    filled = [rasterize(as_polygon(part), height, width) for part in parts]
     return np.logical_or.reduce(filled) if filled else np.zeros((height, width), dtype=np.bool_)

@@ -56,6 +56,7 @@ SOURCES = {
     "rsivqa": ("rsivqa", "Rsivqa"),
     "qag-360k": ("qag_360k", "Qag360k"),
     "changechat": ("changechat", "ChangeChat"),
+    "falcon": ("falcon", "Falcon"),
     "earthdial": ("earthdial", "Earthdial"),
     "geopixeld": ("geopixeld", "GeoPixelD"),
     "scenes": ("scenes", "Scenes"),

@@ -1,174 +1,236 @@
-"""Labels of your own in COCO's format: on single images, or changes between two images of one name.
+"""The user's own objects in COCO format: on single images, or changes on pairs of images.
 
-```
-<root>/*.json, <root>/annotations/*.json      one or several files; the split is in the name (train, val, test), else by hash
-<root>/[images/][<split>/]<file_name>         single images
-<root>/<before>/<file_name>, <root>/<after>/<file_name>     pairs, with the options before and after
-```
-Lin et al. 2014, "Microsoft COCO: Common Objects in Context", ECCV. Traps: `bbox` is [x, y, width, height]; a segmentation is a
-list of polygons, run lengths, or compressed run lengths; `iscrowd` marks groups that cannot be counted, so their class is
-neither counted nor denied on that image; categories without a single object are still denied, because COCO's labels are
-exhaustive (`negatives=false` for those that are not). An object that cannot be read is set aside with its class on that
-image, counted in the summary, and the rest of the image is kept.
+The root is one `.json` file or a folder with some, also in `annotations/`; several files are several splits, which their names tell
+(`instances_train2017.json`, `val.json`). Polygons, run lengths of both kinds and boxes without outlines are read (Lin et al. 2014,
+"Microsoft COCO: Common Objects in Context", ECCV). Image names are relative to `images`, to the file, or to a folder `images`,
+`<split>`, `images/<split>` or `<name of the file>` beside it.
+
+Pairs: `before` and `after` are folders (`before=A after=B`) or patterns with `{name}` (`before={name}_pre.png`). What is labelled on
+an image of a pair is taken as a change: on the later image something that is new, on the earlier one something that is gone.
+
+A class with a crowd (`iscrowd`) on an image is not asked about there. Each file is indexed once, as encoded JSON.
 """
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from geotempo.data_builders.coco import CocoFile, CocoImage, object_region, read_coco
-from geotempo.data_builders.label_tasks import change_tasks, object_tasks
+from geotempo.data_builders.coco_files import CocoFile, is_objects, read_coco
+from geotempo.data_builders.label_tasks import absent, by_size, change_tasks, has_mask, object_tasks, region_tasks
 from geotempo.data_builders.licences import licence_id
+from geotempo.data_builders.own_records import open_image
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.source import Draft, FolderSource, Rejection, load_image, load_pair, need_folder
+from geotempo.data_builders.segmentations import boxed, segmented
+from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection, same_size
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.records import ImageRecord, Region
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
-EXPECTED = "COCO annotation files (*.json) in it or in annotations/, and the images"
+SPLITS = ("train", "val", "test")
+EXPECTED = "a COCO .json file, or a folder with some (images, annotations, categories)"
+NAME = "{name}"
+MASK_TASKS = ("referring_segmentation", "change_segmentation")
 
 
-class Coco(FolderSource):
-    """Objects on images, or changes between pairs, as every task that they support.
+class Coco(RecordSource):
+    """Everything that labelled objects support, or labelled changes.
 
     Args:
-        files: Annotation files below the root; empty takes all `*.json` there and in `annotations`.
-        images: Folder of the images; empty looks in the root, `images`, and folders named like the split.
-        before: Folder of the earlier images; makes pairs together with `after`.
-        after: Folder of the later images.
-        on: Image of a pair on which the objects are outlined, 1 or 2.
-        negatives: Whether a category without an object on an image may be denied.
-        val_share: Share of the images that becomes val where no file name says a split, 0 to 1.
-        licence: Terms of the data, `ID; details`.
-        dataset: Name for the samples' ids.
+        licence: Terms of the data, `ID; details`, or `unknown`; nobody else can say.
+        images: Folder that image names are relative to; empty means by the file.
+        before: Folder, or pattern with `{name}`, of the earlier images of pairs; empty for single images.
+        after: The same of the later images.
+        thing: Name of the class where the file lists no categories.
+        exhaustive: Whether all objects of the categories are labelled, so that a class without an object is denied and counts
+            are right; if not, only places that are labelled are asked about.
+        split: Split of files whose name tells none.
+        val_share: Share, 0 to 1, of the images in train that goes to val, chosen by their contents.
+        dataset: Name of the data set in the samples.
     """
 
     name = "coco"
+    version = 1
+    licence = "unknown; the user says"
     citation = "the user's own data"
     evidence = "real"
-    licence = "unknown"
-    tasks = ("referring_segmentation", "change_grounding", "change_segmentation", "change_vqa", "counting", "vqa", "region_vqa")
+    tasks = ("referring_segmentation", "change_grounding", "counting", "vqa", "region_vqa", "change_vqa", "change_segmentation")
+    chunk = 8
 
-    def __init__(self, files: tuple[str, ...] = (), images: str = "", before: str = "", after: str = "", on: int = 2,
-                 negatives: bool = True, val_share: float = 0.1, licence: str = "unknown", dataset: str = "coco") -> None:
+    def __init__(self, licence: str, images: str = "", before: str = "", after: str = "", thing: str = "", exhaustive: bool = True,
+                 split: Literal["train", "val", "test"] = "train", val_share: float = 0.0, dataset: str = "own") -> None:
         licence_id(licence)
         if bool(before) != bool(after):
-            raise InputError("coco makes pairs of two folders; give both before=FOLDER and after=FOLDER")
-        if on not in (1, 2) or not 0 <= val_share <= 1:
-            raise InputError(f"coco wants on=1 or on=2 and a val_share of 0 to 1, got {on} and {val_share}")
-        self.files, self.images, self.pair, self.on = files, images, (before, after) if before else None, on
-        self.negatives, self.val_share, self.own_licence, self.dataset = negatives, val_share, licence, dataset
+            raise InputError("before and after belong together: give both for pairs, or none for single images")
+        if (NAME in before) != (NAME in after) or (before and before == after):
+            raise InputError(f"before={before} and after={after}: give two folders, or two patterns with {NAME}")
+        if split not in SPLITS or not 0 <= val_share <= 1:
+            raise InputError(f"split is {split} and val_share {val_share:g}; allowed: {', '.join(SPLITS)}, and 0 to 1")
+        if not re.fullmatch(r"[\w.-]+", dataset):
+            raise InputError(f"dataset is {dataset!r}; use letters, digits, '.', '_' and '-'")
+        self.images, self.before, self.after, self.thing, self.exhaustive = images, before, after, thing.strip(), exhaustive
+        self.split, self.val_share, self.dataset = split, val_share, dataset
+        self.licence = licence  # type: ignore[misc]  # here it is not the class that knows
+        self._read: dict[Path, CocoFile] = {}
+
+    def files(self, root: Path) -> list[Path]:
+        """The root itself, or the annotation files in it."""
+        if root.is_file():
+            return [root]
+        found = sorted(path for folder in (root, root / "annotations") for path in folder.glob("*.json"))
+        return [path for path in found if is_objects(path)]
 
     def check_layout(self, root: Path) -> None:
-        """See `Source`."""
-        need_folder(root, self.name, EXPECTED)
-        if not self._files(root):
-            raise LayoutError(f"{root} has no annotation file; {self.name} expects {EXPECTED}")
-        for folder in [*(self.pair or ()), *([self.images] if self.images else [])]:
-            if not (root / folder).is_dir():
-                raise LayoutError(f"{root / folder} is no folder; name one below the root, or an absolute one")
-        for path in self._files(root):
-            read_coco(path)
+        """See `Source`; all annotation files are indexed."""
+        if not root.exists():
+            raise LayoutError(f"{root} is not there; {self.name} expects {EXPECTED}; give its place with --root")
+        if not self.files(root):
+            raise LayoutError(f"{root} holds no COCO annotation of objects; {self.name} expects {EXPECTED}")
+        for path in self.files(root):
+            coco = self._coco(path)
+            if not coco.classes and not self.thing:
+                raise LayoutError(f'{path.name} lists no "categories", so its classes have no names; add them, or name the one class with '
+                                  "thing=...")
+        if self.images and not Path(self.images).is_dir():
+            raise LayoutError(f"images={self.images} is no folder; give the one that image names are relative to")
+        if not any(True for _ in self.items(root)):
+            raise LayoutError(f"no image name of {self.files(root)[0].name} fits before={self.before} or after={self.after}")
 
-    def keys(self, root: Path) -> list[str]:
-        """`file:image id` of every image of every file."""
-        return [f"{path.relative_to(root).as_posix()}:{key}" for path in self._files(root) for key in read_coco(path).images]
+    def items(self, root: Path) -> Iterator[Item]:
+        """One item per image or pair, and one per image id that is not in the list of images."""
+        for path in self.files(root):
+            coco = self._coco(path)
+            groups: dict[str, dict[str, Any]] = {}
+            for image, name, width, height in coco.images:
+                place, key = self._place(name)
+                group = groups.setdefault(key, {"classes": list(coco.classes.values()) or [self.thing],
+                                               "outlined": coco.outlined, "views": []})
+                group["views"].append({"place": place, "file": name, "size": [width, height], "objects": self._named(coco, image)})
+            for key, group in groups.items():
+                yield Item(f"{path.stem}:{key}", {**group, "file": str(path), "key": key})
+            for image in coco.orphans:
+                yield Item(f"{path.stem}:id {image}", {"orphan": len(coco.objects[image]), "file": str(path)})
 
-    def samples(self, root: Path, key: str) -> Iterator[Sample]:
-        """All samples of one image or pair."""
-        file, _, number = key.rpartition(":")
-        annotations = read_coco(root / file)
-        entry = next(image for name, image in annotations.images.items() if str(name) == number)
-        images = self._load(root, file, entry)
-        draft = Draft(self.dataset, self._split(file, images), f"{Path(file).stem}:{number}", images, self.own_licence,
-                      {"scene": Path(entry.name).stem})
-        regions, unsure, aside = self._regions(annotations, entry, images)
-        draft.meta.update({"set_aside": dict(sorted(aside.items()))} if aside else {})
-        if unsure >= set(annotations.classes.values()):
-            raise Rejection("unknown category", f"{entry.name}: an object of a category that the file does not list, so that no class "
-                                                "can be counted or denied")
-        present = {region.label for region in regions}
-        classes = [name for name in annotations.classes.values() if name not in unsure and (self.negatives or name in present)]
-        if self.pair is None:
-            yield from object_tasks(draft, [region for region in regions if region.label in classes], classes)
-            return
-        for thing in classes:
-            mine = [region for region in regions if region.label == thing]
-            if mine or self.negatives:
-                yield from change_tasks(draft, mine, thing)
+    def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
+        """The samples of one image or pair."""
+        path = Path(record["file"])
+        if "orphan" in record:
+            raise Rejection("image not listed", f"{key}: {record['orphan']} annotations name an image that {path.name} does not list")
+        if self.before:
+            names = [self._member(record["key"], side) for side in (self.before, self.after)]
+        else:
+            names = [record["views"][0]["file"]]
+        images = tuple(open_image(name, self._folders(path)) for name in names)
+        same_size(images[0], (images[-1].height, images[-1].width), names[-1])
+        regions, crowds = self._regions(record["views"], images)
+        classes = [thing for thing in dict.fromkeys(record["classes"]) if thing not in crowds]
+        draft = Draft(self.dataset, self._split(path, images), f"{path.stem}/{_stem(record['key'])}", images, self.licence,
+                      {"scene": _stem(record["key"]), **({"crowds": sorted(crowds)} if crowds else {})})
+        if self.before:
+            yield from self._changes(draft, regions, classes, record["outlined"] and has_mask(regions))
+        elif self.exhaustive:
+            yield from object_tasks(draft, [region for region in regions if region.label in classes], classes,
+                                    masks=record["outlined"] and has_mask(regions))
+        else:
+            yield from region_tasks(draft, regions)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
-        """Images per split, and what was set aside of them."""
-        found: Counter[str] = Counter()
-        if samples:
-            found[f"images/{samples[0].split}"] += 1
-            found.update({f"set aside/{reason}": count for reason, count in samples[0].meta.get("set_aside", {}).items()})
-        return found
+        """Images or pairs per split, and classes that crowds keep from being asked about."""
+        if not samples:
+            return Counter()
+        first = samples[0]
+        return Counter({f"{'pairs' if self.before else 'images'}/{first.split}": 1,
+                        "classes of crowds, not asked about": len(first.meta.get("crowds", []))})
 
-    def _files(self, root: Path) -> list[Path]:
-        if self.files:
-            return [root / name for name in self.files]
-        return [*sorted(root.glob("*.json")), *sorted((root / "annotations").glob("*.json"))]
+    def _changes(self, draft: Draft, regions: Sequence[Region], classes: Sequence[str], masks: bool) -> Iterator[Sample]:
+        """Changes of each class, and of some that did not change; masks are asked for only where there are outlines."""
+        changed = {thing: by_size([region for region in regions if region.label == thing]) for thing in classes}
+        present = [thing for thing, found in changed.items() if found]
+        denied = absent(present, classes, draft.id("absent")) if self.exhaustive else []
+        for thing, found in changed.items():
+            if found or thing in denied:
+                samples = change_tasks(draft, found, thing, presence=self.exhaustive, count=self.exhaustive)
+                yield from (sample for sample in samples if masks or sample.task not in MASK_TASKS)
 
-    def _load(self, root: Path, file: str, entry: CocoImage) -> tuple[ImageRecord, ...]:
-        """The image, or both of a pair.
+    def _coco(self, path: Path) -> CocoFile:
+        if path not in self._read:
+            self._read[path] = read_coco(path)
+        return self._read[path]
 
-        Raises:
-            Rejection: One is missing or broken, or has another size than the file says.
-        """
-        if self.pair is not None:
-            images = load_pair(*(root / folder / entry.name for folder in self.pair))
-        else:
-            images = (load_image(self._find(root, file, entry.name)),)  # type: ignore[assignment]
-        width, height = entry.width or images[0].width, entry.height or images[0].height
-        if (images[0].width, images[0].height) != (width, height):
-            raise Rejection("size mismatch", f"{entry.name} is {images[0].width} x {images[0].height}, its annotation says "
-                                             f"{width} x {height}")
-        return images
+    def _named(self, coco: CocoFile, image: Any) -> list[dict[str, Any]]:
+        """Annotations of an image with the name of their class, None where the file does not know it."""
+        names: Mapping[Any, str | None] = coco.classes
+        return [{**one, "class": names.get(one.get("category_id")) if names else self.thing} for one in coco.of(image)]
 
-    def _find(self, root: Path, file: str, name: str) -> Path:
-        split = _named_split(file)
-        places = [self.images] if self.images else ["", "images", split, f"images/{split}", f"{split}/images", f"{split}2017"]
-        for place in places:
-            if (root / place / name).is_file():
-                return root / place / name
-        raise Rejection("missing image", f"{name} is not in {', '.join(repr(place or '.') for place in places)}; give images=FOLDER")
+    def _place(self, name: str) -> tuple[int, str]:
+        """Acquisition number (1 or 2) and key of an image by its name; the key is what both images of a pair share."""
+        for number, side in enumerate((self.before, self.after) if self.before else (), 1):
+            if NAME in side:
+                match = re.fullmatch(re.escape(side).replace(re.escape(NAME), "(?P<name>.+)"), name)
+                match = match or re.fullmatch(re.escape(side).replace(re.escape(NAME), "(?P<name>.+)"), Path(name).name)
+                if match:
+                    return number, match["name"]
+            elif name.startswith(f"{side.rstrip('/')}/"):
+                return number, name.removeprefix(f"{side.rstrip('/')}/")
+        return (2 if self.before else 1), name
 
-    def _split(self, file: str, images: Sequence[ImageRecord]) -> str:
-        named = _named_split(file)
-        if named:
-            return named
-        share = int(hashlib.sha256(images[0].id.encode()).hexdigest()[:8], 16) / 16**8
-        return "val" if share < self.val_share else "train"
+    def _member(self, key: str, side: str) -> str:
+        return side.replace(NAME, key) if NAME in side else f"{side.rstrip('/')}/{key}"
 
-    def _regions(self, annotations: CocoFile, entry: CocoImage,
-                 images: Sequence[ImageRecord]) -> tuple[list[Region], set[str], Counter[str]]:
-        """Usable objects, classes whose number is not known here, and what was set aside."""
-        regions: list[Region] = []
-        unsure: set[str] = set()
-        aside: Counter[str] = Counter()
-        number = self.on if self.pair else 1
-        for annotation in entry.objects:
-            label = annotations.classes.get(annotation.get("category_id"))
-            try:
-                regions.append(_region(annotation, label, images[0], number))
-            except Rejection as error:
-                aside[error.reason] += 1
-                unsure |= {label} if label is not None else set(annotations.classes.values())
-        return regions, unsure, aside
+    def _folders(self, path: Path) -> list[Path]:
+        """Where images may be, the likeliest first."""
+        if self.images:
+            return [Path(self.images)]
+        base = path.parent.parent if path.parent.name == "annotations" else path.parent
+        split, stem = self._file_split(path), path.stem.removeprefix("instances_")
+        folders = (base, base / "images", base / split, base / "images" / split, base / stem, base / "images" / stem, base / "JPEGImages")
+        return [folder for folder in folders if folder.is_dir()]
+
+    def _file_split(self, path: Path) -> str:
+        told = re.search(r"(?<![a-z])(train|val|test)(?:id)?(?![a-z])", path.stem.lower().replace("_", " "))
+        return told.group(1) if told else self.split
+
+    def _split(self, path: Path, images: Sequence[ImageRecord]) -> str:
+        split = self._file_split(path)
+        digest = hashlib.sha256("\n".join(image.id for image in images).encode()).digest()
+        return "val" if split == "train" and int.from_bytes(digest[:8], "big") < self.val_share * 2**64 else split
+
+    def _regions(self, views: Sequence[Any], images: Sequence[ImageRecord]) -> tuple[list[Region], set[str]]:
+        """Regions of all images of an item, and the classes with crowds."""
+        regions, crowds = [], set()
+        for view in views:
+            image = images[0] if len(images) == 1 else images[view["place"] - 1]
+            width, height = view["size"]
+            if width is not None and height is not None and (width, height) != (image.width, image.height):
+                raise Rejection("size mismatch", f"{view['file']} is {image.width} x {image.height}, its annotation says {width} x {height}")
+            for one in view["objects"]:
+                if one["class"] is None:
+                    raise Rejection("unknown category", f"{view['file']}: annotation {one.get('id')} is of category {one.get('category_id')}, "
+                                                        "which the file does not list")
+                if one.get("iscrowd"):
+                    crowds.add(one["class"])
+                else:
+                    regions.append(_region(one, image, view))
+        return regions, crowds
 
 
-def _region(annotation: Any, label: str | None, image: ImageRecord, number: int) -> Region:
-    if label is None:
-        raise Rejection("unknown category", f"category_id {annotation.get('category_id')!r}")
-    if annotation.get("iscrowd"):
-        raise Rejection("crowd", f"a group of {label}")
-    return object_region(annotation, label, (image.width, image.height), number)
+def _region(one: Mapping[str, Any], image: ImageRecord, view: Mapping[str, Any]) -> Region:
+    """An annotation as a region; the box where there is no outline.
+
+    Raises:
+        Rejection: It has neither, or an impossible one.
+    """
+    label = f"{view['file']}, annotation {one.get('id')}"
+    if one.get("segmentation"):
+        found = segmented(one["segmentation"], image.height, image.width, label, view["place"])
+    elif one.get("bbox"):
+        found = boxed(one["bbox"], image.height, image.width, label, view["place"])
+    else:
+        raise Rejection("no geometry", f"{label} has neither segmentation nor bbox")
+    return Region(found.image, found.geometry, one["class"], found.points)
 
 
-def _named_split(file: str) -> str:
-    """The split that a file's name tells; empty where it tells none."""
-    words = Path(file).stem.lower().replace("-", "_").replace(".", "_").split("_")
-    return next((SPLITS[word.rstrip("0123456789")] for word in words if word.rstrip("0123456789") in SPLITS), "")
+def _stem(key: str) -> str:
+    """A key without its extension, fit for a sample's id."""
+    return re.sub(r"\.(?:png|jpe?g|webp|tiff?|bmp)$", "", key, flags=re.IGNORECASE).replace("#", "_")

@@ -168,7 +168,7 @@ def _convention(path: Path) -> Convention:
     fits: Counter[Convention] = Counter()
     probed = 0
     for annotation in list(known["annotations"].values())[:PROBED]:
-        entry = known["images"].get(annotation.get("image_id"))
+        entry = known["images"].get(annotation.get("image_id"), {})
         try:
             height, width = int(entry["height"]), int(entry["width"])
             around = bounds(segmented(annotation["segmentation"], height, width, "").geometry)

@@ -1,183 +1,179 @@
-"""COCO files of a user's own: all forms of geometry, pairs, splits, and everything that strangers get wrong."""
+"""The user's own COCO files: all kinds of geometry, splits, pairs, faults."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
-from pycocotools import mask as coco
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
+from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
 from geotempo.model.errors import InputError, LayoutError
-from geotempo.model.geometry import Box, Mask, Polygon, bounds, rasterize
+from geotempo.model.geometry import Box, Polygon
+from tests.data_builders.fixtures import grounding as made
 
-SQUARE = np.zeros((30, 40), dtype=np.uint8)
-SQUARE[5:15, 10:30] = 1
-RUNS = coco.encode(np.asfortranarray(SQUARE))
+CATEGORIES = [{"id": 1, "name": "ship"}, {"id": 2, "name": "storage_tank"}, {"id": 5, "name": "bridge"}]
+A, B, C = made.BOXES.values()
 
 
-def picture(path, seed, size=(40, 30)):
+def counts(mask):
+    """Uncompressed run lengths, column by column, the first of the outside."""
+    flat = np.asarray(mask).flatten(order="F")
+    ends = np.flatnonzero(np.diff(flat)) + 1
+    lengths = np.diff([0, *ends, flat.size]).tolist()
+    return {"size": list(np.asarray(mask).shape), "counts": lengths if not flat[0] else [0, *lengths]}
+
+
+def ring(box):
+    x1, y1, x2, y2 = box
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def xywh(box):
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+
+def write(path, images, annotations, categories=CATEGORIES, folder="images"):
+    """`images`: names; `annotations`: (name, category, fields)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+    for number, name in enumerate(images):
+        if folder is not None:
+            made.picture(path.parent / folder / name, number + len(str(path)))
+    content = {"info": {}, "annotations": [{"id": n, "image_id": images.index(name) + 1, "category_id": category, **fields}
+                                           for n, (name, category, fields) in enumerate(annotations)],
+               "images": [{"id": n, "file_name": name, "width": 40, "height": 40} for n, name in enumerate(images, 1)]}
+    path.write_text(json.dumps(content | ({"categories": categories} if categories else {})))
+    return path
 
 
-def counts(array):
-    flat = array.flatten(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff([0, *edges, len(flat)]).tolist()
-    return lengths if not flat[0] else [0, *lengths]
+def built(root, out, **keywords):
+    options = {"licence": "CC-BY-4.0; mine", **keywords.pop("options", {})}
+    manifest = build_store("coco", root, out, progress=False, options=options, **keywords)
+    store = Store(out)
+    assert not check_store(store, progress=False).faults
+    return store, manifest
 
 
-FORMS = {
-    "polygon": {"segmentation": [[10, 5, 30, 5, 30, 15, 10, 15]], "bbox": [10, 5, 20, 10]},
-    "two polygons": {"segmentation": [[10, 5, 20, 5, 20, 15, 10, 15], [20, 5, 30, 5, 30, 15, 20, 15]]},
-    "runs": {"segmentation": {"size": [30, 40], "counts": counts(SQUARE)}, "iscrowd": 0},
-    "packed runs": {"segmentation": {"size": [30, 40], "counts": RUNS["counts"].decode()}},
-    "list of runs": {"segmentation": [{"size": [30, 40], "counts": RUNS["counts"].decode()}]},
-    "box": {"bbox": [10, 5, 20, 10]},
-}
+def test_all_kinds_of_geometry(tmp_path):
+    names = [f"{n}.png" for n in range(6)]
+    write(tmp_path / "in/data.json", names, [
+        ("0.png", 1, {"segmentation": [ring(A)]}), ("1.png", 1, {"segmentation": [ring(A), ring(B)]}),
+        ("2.png", 1, {"segmentation": counts(made.filled(C))}), ("3.png", 1, {"segmentation": made.runs(made.filled(B)), "iscrowd": 0}),
+        ("4.png", 1, {"segmentation": [], "bbox": xywh(A)})])
+    store, manifest = built(tmp_path / "in", tmp_path / "out")
+    assert manifest["tally"]["images/train"] == 6
+
+    def ships(number, task="referring_segmentation"):
+        return store.by_id(f"own/train/data/{number}#{task}:ship").regions
+
+    assert isinstance(ships(0)[0].geometry, Polygon)
+    for number, boxes in ((1, (A, B)), (2, (C,)), (3, (B,))):
+        assert np.array_equal(ships(number)[0].geometry.to_array(), made.filled(*boxes) > 0)
+    assert ships(4, "change_grounding")[0].geometry == Box(*A)
+    assert [store.by_id(name).target for name in store.ids if name.startswith("own/train/data/5#vqa:")] == ["no"]
+    assert any("storage_tank" in name for name in store.ids)
 
 
-def file(images, annotations, categories=("storage_tank", "ship", "plane")):
-    return {"images": images, "annotations": annotations,
-            "categories": [{"id": 7 + number, "name": name} for number, name in enumerate(categories)]}
+def test_a_class_with_a_crowd_is_not_asked_about(tmp_path):
+    write(tmp_path / "in/data.json", ["a.png"], [("a.png", 1, {"segmentation": [ring(A)]}), ("a.png", 2, {"segmentation": [ring(C)]}),
+                                                 ("a.png", 1, {"segmentation": counts(made.filled(B)), "iscrowd": 1})])
+    store, manifest = built(tmp_path / "in", tmp_path / "out")
+    assert manifest["tally"]["classes of crowds, not asked about"] == 1
+    assert not any(":ship" in name for name in store.ids) and any("storage_tank" in name for name in store.ids)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """An image for each form of geometry, and one without objects."""
-    root, images, annotations = tmp_path / "in", [], []
-    for number, form in enumerate([*FORMS, "nothing"]):
-        picture(root / "images" / f"{form}.png", number)
-        images.append({"id": 100 + number, "file_name": f"{form}.png", "width": 40, "height": 30})
-        if form in FORMS:
-            annotations.append({"id": number, "image_id": 100 + number, "category_id": 7, **FORMS[form]})
-    (root / "annotations").mkdir(parents=True)
-    (root / "annotations" / "instances_train.json").write_text(json.dumps(file(images, annotations)))
-    return root
+def test_several_files_are_splits_and_images_lie_in_folders_of_theirs(tmp_path):
+    root = tmp_path / "in"
+    for split in ("train", "val", "test"):
+        write(root / f"annotations/instances_{split}2017.json", [f"{split}.png"], [(f"{split}.png", 1, {"bbox": xywh(A)})], folder=None)
+        made.picture(root / f"{split}2017/{split}.png", len(split))
+    (root / "annotations/captions_train2017.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "x"}],
+                                                                          "annotations": [{"image_id": 1, "caption": "a"}]}))
+    _, manifest = built(root, tmp_path / "out")
+    assert {key: value for key, value in manifest["tally"].items() if value} == {f"images/{split}": 1 for split in ("train", "val", "test")}
 
 
-def edit(root, change, name="annotations/instances_train.json"):
-    raw = json.loads((root / name).read_text())
-    change(raw)
-    (root / name).write_text(json.dumps(raw))
+def test_a_share_of_train_is_val_by_contents(tmp_path):
+    names = [f"{n}.png" for n in range(12)]
+    write(tmp_path / "in/data.json", names, [(name, 1, {"bbox": xywh(A)}) for name in names])
+    _, manifest = built(tmp_path / "in", tmp_path / "out", options={"val_share": 0.5})
+    assert manifest["tally"]["images/train"] + manifest["tally"]["images/val"] == 12 and manifest["tally"]["images/val"] > 1
 
 
-def build(root, out, **options):
-    manifest = build_store("coco", root, out, options=options, progress=False, max_rejected=0.5)
-    return Store(out), manifest
+@pytest.mark.parametrize(("before", "after", "name"), [("A", "B", "{side}/{n}.png"), ("{name}_pre.png", "{name}_post.png", "{n}_{side}.png")])
+def test_pairs_by_name(tmp_path, before, after, name):
+    sides = ("A", "B") if before == "A" else ("pre", "post")
+    root = tmp_path / "in"
+    for n in range(2):
+        for side in sides:
+            made.picture(root / name.format(side=side, n=n), n * 10 + len(side))
+    new, gone = name.format(side=sides[1], n=0), name.format(side=sides[0], n=0)
+    write(root / "data.json", [new, gone, name.format(side=sides[1], n=1)], [
+        (new, 1, {"segmentation": [ring(B)]}), (gone, 1, {"segmentation": [ring(A)]})], folder=None)
+    store, manifest = built(root, tmp_path / "out", options={"before": before, "after": after})
+    assert manifest["tally"]["pairs/train"] == 2
+    sample = store.by_id("own/train/data/0#change_segmentation:ships")
+    assert len(sample.images) == 2 and [region.image for region in sample.regions] == [2, 1]
+    assert [store.by_id(one).target for one in store.ids if one.startswith("own/train/data/1#change_vqa:")] == ["no"]
 
 
-def samples(store):
-    return [store[index] for index in range(len(store))]
+def test_pairs_with_boxes_only_are_not_asked_for_masks(tmp_path):
+    for n in range(4):
+        made.picture(tmp_path / f"in/{'AB'[n % 2]}/{n // 2}.png", n)
+    write(tmp_path / "in/data.json", ["B/0.png", "B/1.png"], [("B/0.png", 1, {"bbox": xywh(A)})], folder=None)
+    store, _ = built(tmp_path / "in", tmp_path / "out", options={"before": "A", "after": "B"})
+    assert {store.by_id(name).task for name in store.ids} == {"change_vqa", "change_grounding", "counting"}
 
 
-def test_every_form_of_geometry_gives_the_same_pixels(folder, tmp_path):
-    store, manifest = build(folder, tmp_path / "out")
-    assert manifest["rejected"]["total"] == 0 and manifest["tally"] == {"images/train": 7} and not check_store(store, False).faults
-    found = {sample.meta["scene"]: sample for sample in samples(store) if sample.id.endswith((":storage_tank",))
-             and sample.task in ("referring_segmentation", "change_grounding")}
-    for form in FORMS:
-        [region] = found[form].regions
-        assert region.label == "storage tank" and isinstance(region.geometry, Box if form == "box" else Polygon | Mask)
-        assert (rasterize(region.geometry, 30, 40) == SQUARE.astype(bool)).all(), form
-    assert found["box"].task == "change_grounding" and found["runs"].task == "referring_segmentation"
+def test_labels_that_are_not_complete_deny_nothing(tmp_path):
+    write(tmp_path / "in/data.json", ["a.png"], [("a.png", 1, {"segmentation": [ring(A)]})])
+    store, _ = built(tmp_path / "in", tmp_path / "out", options={"exhaustive": False})
+    assert {store.by_id(name).task for name in store.ids} == {"region_vqa"}
 
 
-def test_classes_that_are_not_there_are_denied_unless_labels_are_not_exhaustive(folder, tmp_path):
-    def said(store):
-        return {(sample.task, sample.target) for sample in samples(store)
-                if sample.meta["scene"] == "nothing" or "ship" in sample.id or "plane" in sample.id}
-
-    assert said(build(folder, tmp_path / "a")[0]) >= {("vqa", "no"), ("counting", "0")}
-    assert not said(build(folder, tmp_path / "b", negatives=False)[0])
-
-
-def test_what_cannot_be_read_is_set_aside_with_its_class_and_the_rest_is_kept(folder, tmp_path):
-    def spoil(raw):
-        raw["annotations"] += [
-            {"image_id": 100, "category_id": 8, "bbox": [50, 50, 5, 5]}, {"image_id": 101, "category_id": 8, "bbox": [1, 1, 0, 5]},
-            {"image_id": 102, "category_id": 9, "segmentation": {"size": [9, 9], "counts": [81]}},
-            {"image_id": 103, "category_id": 8, "bbox": [1, 1, 5, 5], "iscrowd": 1}, {"image_id": 104, "category_id": 99, "bbox": [1, 1, 5, 5]},
-            {"image_id": 105, "category_id": 8, "bbox": None}]
-
-    edit(folder, spoil)
-    store, manifest = build(folder, tmp_path / "out")
-    assert manifest["rejected"] == {"total": 1, "by_reason": {"unknown category": 1}}  # of which class it is nobody knows
-    assert {key: count for key, count in manifest["tally"].items() if "aside" in key} == {
-        "set aside/impossible box": 3, "set aside/broken segmentation": 1, "set aside/crowd": 1}
-    asked = {(sample.meta["scene"], sample.id.rpartition(":")[2]) for sample in samples(store)}
-    assert not {(form, "ship") for form in ("polygon", "two polygons", "packed runs", "box")} & asked
-    assert not any(scene == "list of runs" for scene, _ in asked)
-    assert ("polygon", "storage_tank") in asked
+def test_without_categories_there_is_one_clear_line(tmp_path):
+    write(tmp_path / "in/data.json", ["a.png"], [("a.png", 1, {"bbox": xywh(A)})], categories=None)
+    with pytest.raises(LayoutError, match=r'lists no "categories".*thing='):
+        built(tmp_path / "in", tmp_path / "out")
+    store, _ = built(tmp_path / "in", tmp_path / "out", options={"thing": "tree"})
+    assert store.by_id("own/train/data/a#counting:tree").target == "1"
 
 
-def test_pairs_of_two_folders_become_changes(folder, tmp_path):
-    for number, form in enumerate([*FORMS, "nothing"], 50):
-        picture(folder / "t1" / f"{form}.png", number)
-    shutil.move(folder / "images", folder / "t2")
-    store, manifest = build(folder, tmp_path / "out", before="t1", after="t2", licence="CC-BY-4.0; mine", dataset="towns")
-    assert manifest["rejected"]["total"] == 0 and not check_store(store, False).faults
-    changed = next(sample for sample in samples(store) if sample.meta["scene"] == "polygon" and sample.task == "change_grounding" and sample.regions)
-    assert changed.id.startswith("towns/train/instances_train:100#") and len(changed.images) == 2
-    assert changed.regions[0].image == 2 and bounds(changed.regions[0].geometry) == Box(10, 5, 30, 15)
-    assert changed.meta["licence"] == "CC-BY-4.0; mine"
-    assert {sample.target for sample in samples(store) if sample.meta["scene"] == "nothing" and sample.task == "counting"} == {"0"}
+def test_bad_annotations_are_named(tmp_path):
+    names = [f"{n}.png" for n in range(9)]
+    path = write(tmp_path / "in/data.json", names, [
+        ("0.png", 7, {"bbox": xywh(A)}), ("1.png", 1, {"bbox": [1, 1, 0, 4]}), ("2.png", 1, {}), ("3.png", 1, {"segmentation": [[1, 2, 3]]}),
+        ("4.png", 1, {"segmentation": {"size": [40, 40], "counts": [3, 4]}}), ("5.png", 1, {"segmentation": [ring((50, 50, 60, 60))]}),
+        ("6.png", 1, {"bbox": [90, 90, 5, 5]}), ("7.png", 1, {"bbox": xywh(A)})])
+    (tmp_path / "in/images/7.png").unlink()
+    content = json.loads(path.read_text())
+    content["annotations"].append({"id": 99, "image_id": 77, "category_id": 1, "bbox": xywh(A)})
+    path.write_text(json.dumps(content))
+    _, manifest = built(tmp_path / "in", tmp_path / "out", max_rejected=1)
+    assert manifest["rejected"]["by_reason"] == {"unknown category": 1, "impossible box": 2, "no geometry": 1, "broken segmentation": 2,
+                                                 "empty segmentation": 1, "missing image": 1, "image not listed": 1}
 
 
-def test_a_split_is_the_files_or_a_stable_share_of_the_images(folder, tmp_path, digest):
-    (folder / "annotations" / "instances_train.json").rename(folder / "labels.json")
-    first, _ = build(folder, tmp_path / "a", val_share=0.8)
-    build(folder, tmp_path / "b", val_share=0.8)
-    splits = {sample.meta["scene"]: sample.split for sample in samples(first)}
-    assert set(splits.values()) == {"train", "val"} and digest(tmp_path / "a") == digest(tmp_path / "b")
-    (folder / "labels.json").rename(folder / "my-test.json")
-    assert {sample.split for sample in samples(build(folder, tmp_path / "c")[0])} == {"test"}
+@pytest.mark.parametrize(("content", "message"), [("[]", "holds no COCO"), ('{"images": [{"id": 1}], "annotations": []}', "no file_name"),
+                                                  ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [', "holds no COCO")])
+def test_other_files_are_refused(tmp_path, content, message):
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(LayoutError, match=message):
+        make_source("coco", licence="unknown").check_layout(tmp_path)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda raw: raw.pop("categories"), "is no COCO annotation: it has no list 'categories'"),
-    (lambda raw: raw["images"][0].pop("file_name"), "images need id and file_name"),
-    (lambda raw: raw["annotations"][0].pop("image_id"), "annotations image_id"),
-])
-def test_a_file_that_is_no_coco_names_what_is_missing(folder, tmp_path, change, message):
-    edit(folder, change)
-    with pytest.raises(LayoutError) as error:
-        build(folder, tmp_path / "out")
-    assert message in str(error.value) and "\n" not in str(error.value)
+def test_options_that_do_not_fit_are_refused(tmp_path):
+    for options in ({"before": "A"}, {"before": "A", "after": "{name}"}, {"val_share": 2}, {"dataset": "a b"}):
+        with pytest.raises(InputError):
+            make_source("coco", licence="unknown", **options)
 
 
-def test_missing_images_and_wrong_sizes_are_rejected_by_name(folder, tmp_path):
-    (folder / "images" / "box.png").unlink()
-    edit(folder, lambda raw: raw["images"][0].update(width=400))
-    _, manifest = build(folder, tmp_path / "out")
-    assert manifest["rejected"]["by_reason"] == {"missing image": 1, "size mismatch": 1}
-    entries = [json.loads(line) for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
-    assert "polygon.png is 40 x 30, its annotation says 400 x 30" in entries[0]["detail"] and "give images=FOLDER" in entries[1]["detail"]
-
-
-@pytest.mark.parametrize(("options", "message"), [
-    ({"before": "t1"}, "give both before=FOLDER and after=FOLDER"), ({"on": 3}, "on=1 or on=2"), ({"val_share": 2.0}, "val_share of 0 to 1"),
-    ({"licence": "mine"}, "unknown licence 'mine'"),
-])
-def test_wrong_options_are_one_line(folder, tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        build(folder, tmp_path / "out", **options)
-
-
-def test_real_annotations_with_polygons_and_boxes(shared, tmp_path):
-    """NWPU VHR-10's file read as anybody's: as many objects as it lists."""
+def test_a_real_file(shared, tmp_path):
     root = shared("NWPU_VHR-10")
-    raw = json.loads((root / "annotations/NWPU_instances_train.json").read_text())
-    raw["images"] = raw["images"][:12]
-    few = {entry["id"] for entry in raw["images"]}
-    raw["annotations"] = [entry for entry in raw["annotations"] if entry["image_id"] in few]
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "nwpu_train.json").write_text(json.dumps(raw))
-    store, manifest = build(tmp_path / "in", tmp_path / "out", images=str(root / "imgs"), licence="academic; NWPU VHR-10")
-    masks = [sample for sample in samples(store) if sample.task == "referring_segmentation"]
-    assert sum(len(sample.regions) for sample in masks) == len(raw["annotations"]) > 20 and manifest["rejected"]["total"] == 0
-    assert not check_store(store, False).faults
+    path = next(root.rglob("NWPU_instances_*.json"))
+    source = make_source("coco", licence="academic", images=str(next(root.rglob("imgs"))))
+    items = list(source.items(path))
+    assert len(items) == len(json.loads(path.read_text())["images"])
+    samples = list(source.read(path, next(item for item in items if item.record["views"][0]["objects"])))
+    assert {"referring_segmentation", "counting", "vqa", "region_vqa"} == {sample.task for sample in samples}
