@@ -65,7 +65,7 @@ def read_objects(given: Any) -> Objects:
     if kind not in ("real", "norm1"):
         raise Rejection("unknown box type", f"objects.bbox_type is {kind!r}; allowed: real (pixels), norm1 (0-1)")
     for box in boxes:
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
             raise Rejection("impossible box", f"objects.bbox holds {str(box)[:60]}; a box is [x1, y1, x2, y2]")
     if images and (len(images) != len(boxes) or not all(isinstance(index, int) for index in images)):
         raise Rejection("boxes and images differ", f"objects.image_id is {str(images)[:60]} for {len(boxes)} boxes; expected the index of "
@@ -149,5 +149,6 @@ def _label(match: re.Match[str]) -> str:
     return match["last"] or match["first"] or ""
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a record is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

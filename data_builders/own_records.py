@@ -13,6 +13,7 @@ ms-swift: Zhao et al. 2024, arXiv:2408.05517, and its "Custom dataset" page; Ope
 import base64
 import binascii
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,10 +167,11 @@ def open_image(name: str, places: Sequence[Path], **facts: Any) -> ImageRecord:
     if re.match(r"(?:https?|s3|gs|ftp)://", name, re.IGNORECASE):
         raise Rejection("remote image", f"{name[:80]} is not on this machine; download it and give its path")
     path = name.removeprefix("file://")
-    if Path(path).is_absolute() and Path(path).is_file():
+    if os.path.isabs(path) and os.path.isfile(path):
         return load_image(Path(path), **facts)
     first = path.replace("\\", "/").split("/")[0]
-    if first and any((place / first).is_dir() for place in places) and not any((place / path).is_file() for place in places):
+    there = any(os.path.isdir(place / first) for place in places) if first else False
+    if there and not any(os.path.isfile(place / path) for place in places):
         raise Rejection("missing image", f"{path} is not below {', '.join(map(str, places))}, although {first} is")
     return load_image(locate(path, places), **facts)
 

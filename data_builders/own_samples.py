@@ -8,7 +8,7 @@ from typing import Any
 
 from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.instructions import conversation_sample, task_by_form
-from geotempo.data_builders.own_boxes import bare_list, swift_codec
+from geotempo.data_builders.own_boxes import bare_list, is_number, swift_codec
 from geotempo.data_builders.own_records import OwnRecord
 from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Rejection
@@ -79,7 +79,33 @@ def task_like(sample: Sample, said: Any = None) -> str:
     return task_by_form(sample.question, sample.target, len(sample.images))
 
 
-def of_image(record: Mapping[str, Any], field: str, index: int, count: int) -> Any:
+def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says for evaluation and for finding leaks, as entries of the meta.
+
+    Returns:
+        `references` (list of texts), `scene` and `event` (text), `footprint` ([west, south, east, north] in degrees) and
+        `record_id`, each where it is there.
+
+    Raises:
+        Rejection: A footprint is none, or references are no texts.
+    """
+    facts: dict[str, Any] = {name: str(record[name]) for name in ("scene", "event") if record.get(name) not in (None, "")}
+    if record.get("id") is not None:
+        facts["record_id"] = record["id"]
+    if given := record.get("references"):
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise Rejection("broken references", f"references is {str(given)[:60]}; expected a list of texts")
+        facts["references"] = texts
+    if (corners := record.get("footprint")) is not None:
+        numbers = corners if isinstance(corners, list) and all(map(is_number, corners)) else []
+        if len(numbers) != 4 or not (numbers[0] < numbers[2] and -90 <= numbers[1] < numbers[3] <= 90):
+            raise Rejection("broken footprint", f"footprint is {str(corners)[:60]}; expected [west, south, east, north] in degrees")
+        facts["footprint"] = numbers
+    return facts
+
+
+def _of_image(record: Mapping[str, Any], field: str, index: int, count: int) -> Any:
     """The value of a field for one image: its own, or the one for all; None where there is none."""
     value = record.get(field)
     if isinstance(value, list):
@@ -87,7 +113,15 @@ def of_image(record: Mapping[str, Any], field: str, index: int, count: int) -> A
     return value
 
 
-def gsd_of(record: Mapping[str, Any], index: int, count: int) -> tuple[float, float] | None:
-    """Ground sampling distance in metres, where the record has a number."""
-    value = of_image(record, "gsd", index, count)
-    return (float(value), float(value)) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+def image_facts(record: Mapping[str, Any], index: int, count: int) -> dict[str, Any]:
+    """`sensor` and `gsd` (metres) of one image as fields of `ImageRecord`.
+
+    Raises:
+        Rejection: A sensor is no text, or a sampling distance no number above 0.
+    """
+    sensor, gsd = _of_image(record, "sensor", index, count), _of_image(record, "gsd", index, count)
+    if not isinstance(sensor, str | None):
+        raise Rejection("broken sensor", f"sensor is {str(sensor)[:60]}; expected a name, or one per image")
+    if gsd is not None and not (is_number(gsd) and 0 < gsd < 1e6):
+        raise Rejection("broken gsd", f"gsd is {str(gsd)[:60]}; expected metres, or metres per image")
+    return {"sensor": sensor or None, "gsd": None if gsd is None else (float(gsd), float(gsd))}

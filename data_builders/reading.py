@@ -109,7 +109,10 @@ def read_item(job: Job, source: Source, item: Item) -> ItemResult:
         reason, detail = "invalid input", str(error)
     except UNFORESEEN as error:
         reason, detail = "unexpected content", repr(error)
-    return ItemResult(item.key, tally=source.tally_item(item), rejected={"key": item.key, "reason": reason, "detail": detail})
+    entry = {"key": item.key, "reason": reason, "detail": detail}
+    # Half of a surrogate pair, which a broken JSON escape leaves, is written as its escape: no file can hold it.
+    safe = {name: text.encode(errors="backslashreplace").decode() for name, text in entry.items()}
+    return ItemResult(item.key, tally=source.tally_item(item), rejected=safe)
 
 
 def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

@@ -155,8 +155,11 @@ def sample_to_row(sample: Sample, name_of: Callable[[ImageRecord], str]) -> Row:
     Args:
         sample: Any sample.
         name_of: Gives the content hash of an image.
+
+    Raises:
+        InputError: A text holds half of a surrogate pair, as a broken JSON escape leaves it: no file can.
     """
-    return {
+    row: Row = {
         "id": sample.id, "dataset": sample.dataset, "split": sample.split, "task": sample.task,
         "images": [_image_to_row(image, name_of(image)) for image in sample.images],
         "messages": [{"role": message.role, "text": message.text} for message in sample.messages],
@@ -164,6 +167,14 @@ def sample_to_row(sample: Sample, name_of: Callable[[ImageRecord], str]) -> Row:
         "regions": [_region_to_row(region) for region in sample.regions],
         "meta": dumps(sample.meta),
     }
+    texts = [sample.id, row["meta"], *(message.text for message in sample.messages), *(region.label for region in sample.regions),
+             *(image.sensor or "" for image in sample.images)]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"sample {sample.id!a} holds the character {error.object[error.start]!a}, half of a pair, that no file can hold; "
+                         "mend the text") from None
+    return row
 
 
 def sample_from_row(row: Mapping[str, Any], read: Callable[[str], bytes]) -> Sample:

@@ -32,7 +32,7 @@ from geotempo.data_builders.own_records import (
     read_record,
     shared_format,
 )
-from geotempo.data_builders.own_samples import gsd_of, of_image, own_sample, task_like, words_alone
+from geotempo.data_builders.own_samples import facts_of, image_facts, own_sample, task_like, words_alone
 from geotempo.data_builders.records import stream_records
 from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection
@@ -43,7 +43,6 @@ from geotempo.model.records import ImageRecord
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 DATES = ("timestamp", "timestamps", "dates", "date")
-KEPT = ("references", "scene", "event", "footprint")
 SPLITS = ("train", "val", "test")
 EXPECTED = "a .json array, a .jsonl file, or a folder of them"
 
@@ -138,12 +137,10 @@ class Jsonl(RecordSource):
         if kind != "teochat" and order != sorted(order) and _NUMBERED.search(str(own.turns)):
             raise Rejection("order unclear", "the texts number the images as listed, which is not their order in time; list them in "
                                              "that order")
-        facts = [{"date": dates[index], "sensor": of_image(record, "sensor", index, count), "gsd": gsd_of(record, index, count)}
-                 for index in range(count)]
+        facts = [{"date": dates[index], **image_facts(record, index, count)} for index in range(count)]
         images = tuple(open_image(own.images[index], self._places(root), **facts[index]) for index in order)
-        meta = {"format": kind, **{name: record[name] for name in KEPT if record.get(name)},
-                **({"record_id": record["id"]} if record.get("id") is not None else {})}
-        draft = Draft(self.dataset, self._split(images, record.get("scene")), key, images, self.licence, meta)
+        meta = {"format": kind, **facts_of(record)}
+        draft = Draft(self.dataset, self._split(images, meta.get("scene")), key, images, self.licence, meta)
         sample = own_sample(draft, own, codecs_of(self.boxes), numbers) if count else words_alone(draft, own)
         yield self._named(draft, sample, record.get("task"))
 

@@ -165,10 +165,11 @@ def test_facts_of_the_images_and_for_evaluation(tmp_path):
         made.save(tmp_path / f"{number}.png", number)
     (sample,) = samples(tmp_path, {
         "image": ["0.png", "1.png"], "conversations": made.llava("What changed?", "a"), "when": ["2020-05", "2021"], "sensor": "PlanetScope",
-        "gsd": [3, 3.5], "references": ["a", "b"], "scene": "s1", "event": "flood"}, dates="when")
+        "gsd": [3, 3.5], "references": ["a", "b"], "scene": 7, "event": "flood", "footprint": [8.1, 47, 8.2, 47.1]}, dates="when")
     assert [(str(image.date), image.sensor, image.gsd) for image in sample.images] == [
         ("2020-05", "PlanetScope", (3.0, 3.0)), ("2021", "PlanetScope", (3.5, 3.5))]
-    assert (sample.meta["references"], sample.meta["scene"], sample.meta["event"]) == (["a", "b"], "s1", "flood")
+    assert (sample.meta["references"], sample.meta["scene"], sample.meta["event"]) == (["a", "b"], "7", "flood")
+    assert sample.meta["footprint"] == [8.1, 47, 8.2, 47.1]
 
 
 # --- splits --------------------------------------------------------------------------------------------------------
@@ -279,6 +280,12 @@ def test_a_record_of_another_format_later_in_the_file_is_set_aside_by_number(tmp
       "objects": {"bbox": [[1, 2, 3, 4]], "image_id": [4]}}, "no such image"),
     (made.openai("data:image/png;base64,AAAA", "q", "a"), "broken image"),
     (made.openai("", "q", "a"), "no image"),
+    ({"image": "0.png", "sensor": {"a": 1}, "conversations": made.llava("q", "a")}, "broken sensor"),
+    ({"image": "0.png", "gsd": "10 m", "conversations": made.llava("q", "a")}, "broken gsd"),
+    ({"image": "x" * 5000, "conversations": made.llava("q", "a")}, "missing image"),
+    ({"image": "/" + "x" * 5000, "conversations": made.llava("q", "a")}, "missing image"),
+    ({"image": "0.png", "references": [3], "conversations": made.llava("q", "a")}, "broken references"),
+    ({"image": "0.png", "footprint": [5, 1, 2, 3], "conversations": made.llava("q", "a")}, "broken footprint"),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}, {"role": "assistant", "content": "a"}]},
      "unknown content part"),
 ])
@@ -418,3 +425,15 @@ def test_paths_are_shortened_only_where_their_first_folder_is_not_there(tmp_path
             assert len(samples(tmp_path, record)) == 1
         else:
             assert refusal(tmp_path, record).reason == "missing image"
+
+
+@pytest.mark.parametrize("fields", [
+    {"conversations": made.llava("q \ud800", "a")}, {"conversations": made.llava("q", "<p>x\udfff</p>{<1><2><3><4>}")},
+    {"image": "\ud800.png", "conversations": made.llava("q", "a")}, {"conversations": made.llava("q", "a"), "scene": "\ud800"}, {"conversations": made.llava("q", "a"), "sensor": "\ud800"},
+])
+def test_half_characters_cost_their_record_and_nothing_else(tmp_path, fields):
+    made.save(tmp_path / "in/0.png", 0)
+    made.write(tmp_path / "in/data.jsonl", [{"image": "0.png", **fields}, {"image": "0.png", "conversations": made.llava("q", "a")}])
+    manifest = build_store("jsonl", tmp_path / "in", tmp_path / "out", options={"licence": "MIT", "boxes": "geochat"}, max_rejected=0.5,
+                           progress=False)
+    assert manifest["counts"]["samples"] == 1 == manifest["rejected"]["total"]
