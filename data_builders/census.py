@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -64,6 +65,7 @@ class Census:
 
     Attributes:
         datasets: Names of their data sets.
+        licences: Samples by licence.
         places, events, footprints, images: Distinct ones, see `Numbering`. A footprint is (lon_min, lat_min, lon_max, lat_max).
         place, event, footprint: Number of each sample's, (N,) arrays, -1 where it is unknown.
         use_sample, use_image: Which sample uses which image, two (M,) arrays.
@@ -73,6 +75,7 @@ class Census:
     def __init__(self, chosen: Sequence[tuple[Store, Sequence[int]]]) -> None:
         self.stores = [store for store, _ in chosen]
         self.datasets: set[str] = set()
+        self.licences: Counter[str] = Counter()
         self.places, self.events, self.footprints, self.images = Numbering(), Numbering(), Numbering(), Numbering()
         self.holder: list[int] = []
         self._where: list[tuple[int, int]] = []
@@ -109,6 +112,7 @@ class Census:
     def _take(self, number: int, fact: Fact, columns: tuple[list[int], ...]) -> None:
         key = fact.id.partition("#")[0].removeprefix(f"{fact.dataset}/{fact.split}/")
         self.datasets.add(fact.dataset)
+        self.licences[str(fact.meta.get("licence") or "unknown")] += 1
         values = (self.places.number(place_name(fact.dataset, fact.split, key, fact.meta)), self.events.number(event_name(fact.meta)),
                   self.footprints.number(footprint_of(fact.meta, fact.images)))
         for column, value in zip(columns[:3], values, strict=True):

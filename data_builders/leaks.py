@@ -68,6 +68,7 @@ class Leaks:
         not_looked_at: Images that were not, since nobody had looked at them before and it would have taken long.
         without_contrast: Looks that cannot be told apart: images and cells of plain water, cloud or black.
         unnamed: Data sets of one family whose places have other names; only pictures tell.
+        licences: Training samples by licence.
     """
 
     train: int = 0
@@ -78,6 +79,7 @@ class Leaks:
     not_looked_at: int = 0
     without_contrast: int = 0
     unnamed: list[str] = field(default_factory=list)
+    licences: dict[str, int] = field(default_factory=dict)
 
     def lines(self, examples: int = 3) -> list[str]:
         """The report as text.
@@ -124,7 +126,8 @@ def find_leaks(train: Chosen, evaluation: Chosen, *, most_new: int | None = None
         InputError: An image cannot be read.
     """
     one, two = Census(train), Census(evaluation)
-    report = Leaks(len(one), len(two), unnamed=unnamed_overlaps(one.datasets, two.datasets))
+    report = Leaks(len(one), len(two), unnamed=unnamed_overlaps(one.datasets, two.datasets),
+                   licences=dict(sorted(one.licences.items())))
     touched = np.zeros(len(two), dtype=np.bool_)
     for kind, column in (("place", "places"), ("event", "events")):
         mine, theirs = getattr(one, column).numbers, getattr(two, column).numbers
@@ -202,6 +205,8 @@ def _overlaps(mine: Sequence[tuple[float, ...]], theirs: Sequence[tuple[float, .
 
 def _alike(report: Leaks, one: Census, two: Census, most_new: int | None, workers: int) -> list[tuple[int, int]]:
     """Pairs of images that look the same, one for each of the evaluated ones; notes what was looked at."""
+    if not one.images.numbers or not two.images.numbers:
+        return []
     sides = []
     chosen = [[(store, census.of_store(number)) for number, store in enumerate(census.stores)] for census in (one, two)]
     new = sum(unseen(store, names) for side in chosen for store, names in side)

@@ -108,6 +108,9 @@ class DataSection:
             than a box.
         questions: Other wordings by task, one drawn anew for each sample and epoch in place of the stored question.
         augment: Arguments of `geotempo.finetune.augment.Augment`.
+        evaluate: Stores that the model is to be evaluated on: training that shares images, places or events with their val
+            and test samples is refused. None takes what the training stores themselves hold as val and test; [] nothing.
+        allow_leaks: Train all the same; the model card says so.
     """
 
     store: str | tuple[str, ...]
@@ -119,6 +122,8 @@ class DataSection:
     grids: Grids = "none"
     questions: dict[str, list[str]] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
+    evaluate: tuple[str, ...] | None = None
+    allow_leaks: bool = False
 
     @property
     def stores(self) -> tuple[str, ...]:
@@ -129,6 +134,10 @@ class DataSection:
         if not self.stores:
             raise ConfigError("data.store needs one or more folders written by geotempo build")
         check_keys(self.questions, TASKS, "data.questions")
+        if self.evaluate is not None and not isinstance(self.evaluate, tuple):
+            raise ConfigError(f"data.evaluate must be a list of stores, [] for none, got {self.evaluate!r}")
+        if not isinstance(self.allow_leaks, bool):
+            raise ConfigError(f"data.allow_leaks must be true or false, got {self.allow_leaks!r}")
         if self.grids not in get_args(Grids):
             raise ConfigError(f"data.grids is {self.grids!r}; allowed: {', '.join(get_args(Grids))}")
         if not all(isinstance(texts, list) and texts for texts in self.questions.values()):

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set
 from transformers.utils import logging
 
 from geotempo import __version__
+from geotempo.data_builders.leaks import Leaks
 from geotempo.data_builders.render import store_texts
 from geotempo.finetune.collate import Collator
 from geotempo.finetune.dataset import Mixture
+from geotempo.finetune.provenance import examine, licence_of, write_model_card
 from geotempo.finetune.recipe import LoraSection, ModelSection, Recipe, check_keys
 from geotempo.finetune.trainer import GeoTempoTrainer, freeze, last_checkpoint
 from geotempo.model.bases import base_of, convention_of, lora_modules
@@ -39,13 +41,15 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
         Folder of the final checkpoint, loadable by transformers and vLLM (`output_dir/final`).
 
     Raises:
-        ConfigError: A key or value of the recipe is wrong.
+        ConfigError: A key or value of the recipe is wrong, or training shares with its evaluation what the recipe does not
+            allow.
         InputError: The store lacks what the recipe asks for.
         ModelError: The base cannot be loaded.
     """
     logging.set_verbosity_error()
     args = training_arguments(recipe.train)
     set_seed(args.seed)
+    found = examine(recipe.data)
     model, processor = build_model(recipe.model, recipe.data.stores)
     dataset = Mixture(recipe.data, processor, args.seed, convention_of(model.config, processor))
     freeze(model, recipe.model.freeze)
@@ -55,14 +59,16 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
         data_collator=Collator(processor.tokenizer.pad_token_id, model.config.text_config.max_position_embeddings),
     )
     out = Path(args.output_dir)
-    _record(recipe, dataset, trained, out)
+    _record(recipe, dataset, trained, found, out)
     resume = None if restart else last_checkpoint(out)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if recipe.lora:
         if not recipe.lora.projector:
             trained.save_pretrained(out / "adapter")
+            write_model_card(out / "adapter", recipe, found)
         model = trained.merge_and_unload()
     save_checkpoint(model, processor, out / "final", getattr(torch, recipe.model.save_dtype))
+    write_model_card(out / "final", recipe, found)
     return out / "final"
 
 
@@ -107,12 +113,13 @@ def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
     return get_peft_model(model, config)
 
 
-def _record(recipe: Recipe, dataset: Mixture, model: PreTrainedModel, out: Path) -> None:
-    """Write the resolved recipe, versions and data hashes beside the checkpoints."""
+def _record(recipe: Recipe, dataset: Mixture, model: PreTrainedModel, found: Leaks, out: Path) -> None:
+    """Write the resolved recipe, versions, data hashes, licence and leaks beside the checkpoints."""
     packages = ("torch", "transformers", "peft", "accelerate", "datasets")
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     record = {
         "recipe": recipe.to_dict(), "samples": len(dataset), "data": dataset.fingerprint, "trainable_parameters": trainable,
+        "licence": licence_of(found).text, "leaks": {"evaluation": found.evaluation, **found.touched, "not_looked_at": found.not_looked_at},
         "versions": {"geotempo": __version__} | {name: importlib.metadata.version(name) for name in packages},
     }
     write_text(out / "recipe.yaml", yaml.safe_dump(_plain(record), sort_keys=False))
