@@ -1,6 +1,7 @@
 """Annotation files as streams of records: a JSON array, or JSON lines, of any length, in bounded memory."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,8 @@ def stream_records(path: Path) -> Iterator[Any]:
             yield from _lines(path)
             return
         with path.open("rb") as handle:
+            if handle.read(len(BOM_UTF8)) != BOM_UTF8:  # which some editors put in front, and ijson does not take
+                handle.seek(0)
             yield from ijson.items(handle, "item", use_float=True)
     except OSError as error:
         raise LayoutError(f"cannot read {path}: {error.strerror}") from None

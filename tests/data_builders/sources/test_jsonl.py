@@ -437,3 +437,17 @@ def test_half_characters_cost_their_record_and_nothing_else(tmp_path, fields):
     manifest = build_store("jsonl", tmp_path / "in", tmp_path / "out", options={"licence": "MIT", "boxes": "geochat"}, max_rejected=0.5,
                            progress=False)
     assert manifest["counts"]["samples"] == 1 == manifest["rejected"]["total"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_files_of_windows_editors_are_read(tmp_path, suffix):
+    root = made.own(tmp_path / "in", "llava", suffix)
+    path = root / f"data{suffix}"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(built(root, tmp_path / "out")[0]) == 2
+
+
+def test_an_object_around_the_records_is_refused(tmp_path):
+    (tmp_path / "data.json").write_text('{"data": [{"image": "a"}]}')
+    with pytest.raises(LayoutError, match="holds no record; expected a JSON array"):
+        make_source("jsonl", licence="MIT").check_layout(tmp_path)
