@@ -1,0 +1,129 @@
+"""Falcon_SFT from its documentation: 14 tasks, three geometries, crops, pairs on a canvas."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geotempo.data_builders.build import build_store
+from geotempo.data_builders.check import check_store
+from geotempo.data_builders.falcon_texts import FALCON, on_canvas
+from geotempo.data_builders.sources import make_source
+from geotempo.data_builders.sources.falcon import TASKS, task_name
+from geotempo.data_builders.store import Store
+from geotempo.data_builders.text_regions import extract
+from geotempo.model.errors import LayoutError
+from geotempo.model.geometry import Box, Polygon
+from geotempo.model.records import ImageRecord
+from tests.data_builders.fixtures import falcon as made
+from tests.data_builders.fixtures.instruct import write
+
+TRAIN = "FCD/json_train_taskall/train_task14_all"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("falcon")
+    manifest = build_store("falcon", made.falcon(folder / "in"), folder / "out", progress=False)
+    return Store(folder / "out"), manifest
+
+
+def nth(store, number):
+    return store.by_id(next(name for name in store.ids if f"{TRAIN}:{number}#" in name))
+
+
+def test_the_store_is_sound_and_holds_all_tasks(built):
+    store, manifest = built
+    assert manifest["rejected"]["total"] == 0 and not check_store(store, progress=False).faults
+    assert {name for name in manifest["tally"] if name.startswith("records/")} == {f"records/{name}" for name in TASKS}
+    assert manifest["counts"]["by_split"] == {"train": 15, "test": 1}
+
+
+@pytest.mark.parametrize(("number", "name"), list(enumerate(made.ASKED)))
+def test_every_task(built, number, name):
+    question, _, task, target = made.ASKED[name]
+    sample = nth(built[0], number)
+    for form in (made.BOX, made.SQUARE, made.TRIANGLE):
+        question = question.replace(form, "<region:0>")
+    assert (sample.task, sample.question, sample.target) == (task, question, target)
+    assert sample.meta["task"] == name.partition("_")[2]
+
+
+def test_geometry_is_in_pixels_of_the_later_image(built):
+    store, _ = built
+    names = list(made.ASKED)
+    assert nth(store, names.index("Task06_REG_CLS_HBB")).regions[0].geometry == Box(20, 20, 60, 40)
+    assert nth(store, names.index("Task09_REG_DET_OBB")).regions[0].geometry == Polygon(((20, 20), (60, 20), (60, 40), (20, 40)))
+    change = nth(store, names.index("Task14_PIX_CHG"))
+    assert len(change.images) == 2 and change.regions[0].image == 2
+    assert change.regions[0].geometry == Polygon(((100, 50), (150, 50), (100, 100)))
+
+
+def test_the_lower_right_quarter_of_a_canvas_is_the_later_image(tmp_path):
+    build_store("falcon", made.falcon(tmp_path / "in"), tmp_path / "out", progress=False, options={"changes": "canvas"})
+    change = nth(Store(tmp_path / "out"), list(made.ASKED).index("Task14_PIX_CHG"))
+    assert change.regions[0].geometry == Polygon(((0, 0), (100, 0), (0, 100)))
+
+
+@pytest.mark.parametrize(("answer", "right"), [(made.CORNER, "canvas"), (made.TRIANGLE, "image")])
+def test_answers_that_contradict_the_reading_of_changes_are_refused(tmp_path, answer, right):
+    pairs = made.paths("Task14_PIX_CHG")
+    root = made.falcon(tmp_path, [made.record(pairs, "Find changes.", answer)] * 8)
+    make_source("falcon", changes=right).check_layout(root)
+    with pytest.raises(LayoutError, match=f"give changes={right}"):
+        make_source("falcon", changes="image" if right == "canvas" else "canvas").check_layout(root)
+
+
+def test_few_answers_say_nothing_about_the_canvas():
+    assert on_canvas([made.CORNER] * 7 + ["no change"]) is None and on_canvas([made.CORNER] * 8) is True
+    assert on_canvas([made.CORNER] * 8 + [made.BOX]) is False
+
+
+def test_a_crop_is_cut_out(built):
+    whole, part = nth(built[0], 1).images[0], nth(built[0], 14).images[0]
+    assert (part.width, part.height) == (100, 50)
+    assert part.rgb().tobytes() == whole.rgb().crop((20, 10, 120, 60)).tobytes()
+
+
+def test_the_version_with_several_instructions_is_read_where_asked_for(tmp_path):
+    root = made.falcon(tmp_path)
+    assert [path.name for path in make_source("falcon", instructions="multi").files(root)] == [
+        "train_task14_all_multi-instructions-version.json", "Annotation_test.json"]
+
+
+def test_what_cannot_be_used_is_named_with_its_record(tmp_path):
+    faults = made.faults()
+    root = made.falcon(tmp_path / "in", [record for record, _ in faults])
+    build_store("falcon", root, tmp_path / "out", progress=False, max_rejected=1.0)
+    found = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    assert [entry["reason"] for entry in found] == [reason for _, reason in faults]
+    assert found[0]["key"] == f"{TRAIN}.json:15"
+
+
+def test_the_layout_is_checked(tmp_path):
+    with pytest.raises(LayoutError, match=r"has no train_task14_all.json"):
+        make_source("falcon").check_layout(tmp_path)
+    write(tmp_path / "json_train_taskall/train_task14_all.json", [{"images": ["a.png"], "conversations": [{"value": "Q"}]}])
+    with pytest.raises(LayoutError, match="record 0: conversations is missing, or its turns have no key 'content'"):
+        make_source("falcon").check_layout(tmp_path)
+
+
+def test_the_task_stands_in_the_path():
+    assert [task_name(path) for path in ("FCD/Task03_IMG_CAP_DETAILED/train/a.png", "x\\Task14_PIX_CHG\\a.png", "Task99_OTHER/a.png", "a.png")] == [
+        "IMG_CAP_DETAILED", "PIX_CHG", "", ""]
+
+
+points = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=4, max_size=4, unique=True)
+
+
+@given(points)
+def test_a_polygon_is_read_at_the_resolution_of_the_image(corners):
+    from hypothesis import assume
+    from shapely import Polygon as Shape
+    from shapely import make_valid
+
+    assume(make_valid(Shape(corners)).area > 0)
+    text = "<poly>" + "".join(f"<{x}><{y}>" for x, y in corners) + "</poly>"
+    found = extract(f"Here {text}.", (FALCON,), ImageRecord("i", 2000, 500, data=b"-"), 1)
+    assert found.text == "Here <region:0>." and found.regions[0].geometry == Polygon(tuple((2.0 * x, y / 2) for x, y in corners))
