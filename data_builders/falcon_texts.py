@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import shapely
 
 from geotempo.data_builders.source import Rejection
 from geotempo.data_builders.text_regions import NUMBER, Codec, Found, scaled_box
-from geotempo.model.geometry import Geometry, Polygon
+from geotempo.model.geometry import Geometry, Mask, Point, Polygon, rasterize
 from geotempo.model.records import ImageRecord
 
 END = 1000.0
@@ -42,9 +43,31 @@ def geometry(form: str, numbers: Sequence[float], image: ImageRecord, end: float
         raise Rejection("impossible polygon", f"{shown} reaches beyond 0-{end:g}")
     points = [(x * image.width / end, y * image.height / end) for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
     ring = [point for place, point in enumerate(points) if point != points[place - 1]]
-    if len(ring) < 3 or shapely.make_valid(shapely.Polygon(ring)).area <= 0:
+    found = _surface(ring, image) if len(ring) > 2 else None
+    if found is None:
         raise Rejection("impossible polygon", f"{shown} has no area")
-    return Polygon(tuple(ring))
+    return found
+
+
+def _surface(ring: Sequence[Point], image: ImageRecord) -> Polygon | Mask | None:
+    """What a ring encloses, by the even-odd rule where it crosses itself; None for nothing.
+
+    A ring that runs on into a second one is a polygon with a hole; one that encloses several places is a mask of them.
+    """
+    shape = shapely.Polygon(ring)
+    if shape.is_valid:
+        return Polygon(tuple(ring))
+    parts = [part for part in shapely.get_parts(shapely.make_valid(shape)) if isinstance(part, shapely.Polygon) and part.area > 0]
+    polygons = [Polygon(_open(part.exterior), tuple(_open(hole) for hole in part.interiors)) for part in parts]
+    if len(polygons) < 2:
+        return polygons[0] if polygons else None
+    mask = np.any([rasterize(polygon, image.height, image.width) for polygon in polygons], axis=0)
+    return Mask.from_array(mask) if mask.any() else None
+
+
+def _open(ring: shapely.LinearRing) -> tuple[Point, ...]:
+    """Points of a ring without the repetition of the first."""
+    return tuple((float(x), float(y)) for x, y, *_ in ring.coords[:-1])
 
 
 def _read(match: re.Match[str], image: ImageRecord) -> list[Found]:
