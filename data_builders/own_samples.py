@@ -1,5 +1,6 @@
 """From one of a user's own records to a sample: its conversation, boxes and task, and what it says about its images."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Rejection
 from geotempo.data_builders.teochat_records import task_of
 from geotempo.data_builders.text_regions import Codec
+from geotempo.model.records import ImageRecord
 
 
 def own_sample(draft: Draft, own: OwnRecord, codecs: Sequence[Codec], numbers: Sequence[int]) -> Sample:
@@ -77,6 +79,12 @@ def task_like(sample: Sample, said: Any = None) -> str:
     if sample.target_regions is not None and not several:
         return "referring_segmentation"
     return task_by_form(sample.question, sample.target, len(sample.images))
+
+
+def scene_of(images: Sequence[ImageRecord], own: OwnRecord) -> str:
+    """A name for the place where the record has none: the same for all records about the same images (or the same words)."""
+    text = "\n".join(sorted({image.id for image in images})) or repr(own.turns)
+    return f"images-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:16]}"
 
 
 def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def sheet(images: Sequence[tuple[Image.Image, str]], regions_by_image: Sequence[
     """A sample or answer as a person wants to see it: images side by side with captions, question and answer below.
 
     Args:
-        images: Pictures in time order with a caption each ("Image 1 · 2021-08-03"); four to a row.
+        images: Pictures in time order with a caption each ("Image 1 · 2021-08-03"), four to a row; there may be none.
         regions_by_image: Regions of each image.
         question: Text under the images.
         answer: Text under the question.
@@ -116,8 +116,8 @@ def sheet(images: Sequence[tuple[Image.Image, str]], regions_by_image: Sequence[
         start += len(regions)
         drawn.thumbnail((largest, largest), Image.Resampling.LANCZOS)
         panels.append(_panel(drawn, caption))
-    parts = [_grid(panels)]
-    width = max(parts[0].width, 560)
+    parts = [_grid(panels)] if panels else []
+    width = max([560, *(part.width for part in parts)])
     legend = _legend(everything, palette, width)
     parts += [legend] if legend else []
     texts = [_Text("Question", question), _Text("Answer", answer)]

@@ -7,7 +7,7 @@ the records or to `images`, absolute, or those of another machine, whose leading
 Images are put in time order where every one of a record has a date. TEOChat's texts count them in that order; in the other
 formats they are counted as listed, and a record whose texts number images that would move is set aside. Further fields are
 used where they are there: `id`, `task`, `sensor` and `gsd` (one, or one per image), `references` (all right answers), and
-`scene`, `event`, `footprint`, by which leaks between splits are found.
+`scene`, `event`, `footprint`, by which leaks between splits are found; without `scene`, the same images are one.
 """
 
 import difflib
@@ -32,14 +32,13 @@ from geotempo.data_builders.own_records import (
     read_record,
     shared_format,
 )
-from geotempo.data_builders.own_samples import facts_of, image_facts, own_sample, task_like, words_alone
+from geotempo.data_builders.own_samples import facts_of, image_facts, own_sample, scene_of, task_like, words_alone
 from geotempo.data_builders.records import stream_records
 from geotempo.data_builders.sample import TASKS, Sample
 from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.prompts import VIDEO
-from geotempo.model.records import ImageRecord
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 DATES = ("timestamp", "timestamps", "dates", "date")
@@ -139,8 +138,8 @@ class Jsonl(RecordSource):
                                              "that order")
         facts = [{"date": dates[index], **image_facts(record, index, count)} for index in range(count)]
         images = tuple(open_image(own.images[index], self._places(root), **facts[index]) for index in order)
-        meta = {"format": kind, **facts_of(record)}
-        draft = Draft(self.dataset, self._split(images, meta.get("scene")), key, images, self.licence, meta)
+        meta = {"format": kind, "scene": scene_of(images, own), **facts_of(record)}
+        draft = Draft(self.dataset, self._split(meta["scene"]), key, images, self.licence, meta)
         sample = own_sample(draft, own, codecs_of(self.boxes), numbers) if count else words_alone(draft, own)
         yield self._named(draft, sample, record.get("task"))
 
@@ -162,12 +161,9 @@ class Jsonl(RecordSource):
         """Folders that image paths may be relative to."""
         return [Path(self.images)] if self.images else [root.parent if root.is_file() else root]
 
-    def _split(self, images: Sequence[ImageRecord], scene: Any) -> str:
-        """The split of a scene, or of a set of images; words without images stay where they are."""
-        if not (scene or images):
-            return self.split
-        name = str(scene) if scene else "\n".join(sorted({image.id for image in images}))
-        digest = hashlib.sha256(name.encode()).digest()
+    def _split(self, scene: str) -> str:
+        """The split of a scene."""
+        digest = hashlib.sha256(scene.encode()).digest()
         return "val" if int.from_bytes(digest[:8], "big") < self.val_share * 2**64 else self.split
 
     def _dates(self, record: Mapping[str, Any], count: int) -> list[AcquisitionDate | None]:

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
+from geotempo.data_builders.families import place_name
 from geotempo.data_builders.licences import TERMS
 from geotempo.data_builders.own_records import formats_of
 from geotempo.data_builders.render import target_text
 from geotempo.data_builders.schema import prepare
+from geotempo.data_builders.show import sample_sheet
 from geotempo.data_builders.source import Item, Rejection
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
@@ -188,6 +190,16 @@ def test_records_about_the_same_images_share_a_split(tmp_path):
         where.setdefault(sample.images[0].id, set()).add(sample.split)
     assert all(len(splits) == 1 for splits in where.values()) and len(where) == 40
     assert 4 <= manifest["counts"]["by_split"]["val"] / 2 <= 20
+
+
+def test_records_of_two_builds_share_a_place_only_with_their_images(tmp_path):
+    record = {"image": "0.png", "conversations": made.llava("q?", "a")}
+    scenes = {}
+    for seed, name in ((0, "a"), (1, "b"), (0, "c")):
+        made.save(tmp_path / name / "0.png", seed)
+        (sample,) = samples(tmp_path / name, record)
+        scenes[name] = place_name(sample.dataset, sample.split, "data.jsonl:0", sample.meta)
+    assert scenes["a"] == scenes["c"] != scenes["b"]
 
 
 def test_one_and_two_workers_write_the_same_bytes(tmp_path, digest):
@@ -404,7 +416,7 @@ def test_words_without_images_are_kept_where_that_is_meant(tmp_path):
     lines = [{"conversations": made.llava("What is NDVI?", "An index. [1, 2]")}, {"conversations": made.llava("<image>\nWhat?", "a")},
              {"conversations": made.llava("<video>\nWhat?", "a")}]
     made.write(root / "more.jsonl", lines)
-    build_store("jsonl", root, tmp_path / "out", options={"licence": "MIT", "text_only": True, "boxes": "pixels", "val_share": 1.0},
+    build_store("jsonl", root, tmp_path / "out", options={"licence": "MIT", "text_only": True, "boxes": "pixels"},
                 max_rejected=0.5, progress=False)
     store = Store(tmp_path / "out")
     sample = store.by_id("own/train/more.jsonl:0#vqa")
@@ -451,3 +463,8 @@ def test_an_object_around_the_records_is_refused(tmp_path):
     (tmp_path / "data.json").write_text('{"data": [{"image": "a"}]}')
     with pytest.raises(LayoutError, match="holds no record; expected a JSON array"):
         make_source("jsonl", licence="MIT").check_layout(tmp_path)
+
+
+def test_words_without_images_get_a_sheet_too(tmp_path):
+    (sample,) = samples(tmp_path, {"conversations": made.llava("What is NDVI?", "An index.")}, text_only=True)
+    assert sample_sheet(sample).width >= 560
