@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.records import Region
 
 LOOKED_AT = 64
+CACHED = 100_000
+"""Images and dates that many records name are looked up once."""
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _NAMED = re.compile(rf"\b(?:(?:image|picture|frame)s? #?(\d{{1,3}})|({'|'.join(_ORDINALS)}|last|latest|later|earlier) "
                     r"(?:satellite )?(?:image|picture|frame|acquisition))\b", re.IGNORECASE)
@@ -43,6 +46,11 @@ def locate(name: Any, places: Sequence[Path]) -> Path:
     """
     if not isinstance(name, str) or not name.strip():
         raise Rejection("no image", f"an image is named {name!r}; expected a path")
+    return _located(name, tuple(places))
+
+
+@lru_cache(maxsize=CACHED)
+def _located(name: str, places: tuple[Path, ...]) -> Path:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if ".." in parts:
         raise Rejection("missing image", f"{name} leads out of its folder")
@@ -91,10 +99,13 @@ def read_date(text: Any) -> AcquisitionDate | None:
     Raises:
         Rejection: It is no date.
     """
-    if text is None or not str(text).strip():
-        return None
+    return None if text is None or not str(text).strip() else _date(str(text))
+
+
+@lru_cache(maxsize=CACHED)
+def _date(text: str) -> AcquisitionDate:
     try:
-        return AcquisitionDate(str(text))
+        return AcquisitionDate(text)
     except InputError as error:
         raise Rejection("broken date", str(error)) from None
 

@@ -74,8 +74,7 @@ def train(recipe: dict[str, Any], *, restart: bool = False) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         model, preprocessing = build(shape)
-    if shape.least_score is not None:
-        model.config.least_score = shape.least_score
+    model.config.least_score = shape.least_score
     freeze(to_device(model, plan.device).train(), shape.freeze)
     if restart:
         (Path(plan.output_dir) / CHECKPOINT).unlink(missing_ok=True)

@@ -30,7 +30,8 @@ class SamShape:
         decoder_heads: Attention heads of the mask decoder.
         frequency: Standard deviation of the random frequencies that encode positions (SAM: 1).
         least_score: SAM's own estimate of a mask's IoU, 0 to 1, below which the box stands in for it, written into the
-            checkpoint's config.json; left out, that of the base, and 0 from scratch.
+            checkpoint's config.json. A base's own is not taken over: after training its estimates are others. `geotempo
+            masks-eval --least-score` shows what a value is worth.
     """
 
     base: str | None = None
@@ -46,7 +47,7 @@ class SamShape:
     decoder_size: int = 64
     decoder_heads: int = 4
     frequency: float = 1.0
-    least_score: float | None = None
+    least_score: float = 0.0
 
     def __post_init__(self) -> None:
         check_keys(dict.fromkeys(self.freeze), PARTS, "model.freeze")
@@ -54,7 +55,7 @@ class SamShape:
             raise ConfigError("model.freeze needs model.base: parts with random weights would stay random")
         if set(self.freeze) == set(PARTS):
             raise ConfigError("model.freeze names every part, so nothing would be trained; leave one out")
-        if self.least_score is not None and not 0 <= self.least_score <= 1:
+        if not 0 <= self.least_score <= 1:
             raise ConfigError(f"model.least_score must lie in 0..1, got {self.least_score!r}")
         if self.image_size % self.patch_size:
             raise ConfigError(f"model.image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
