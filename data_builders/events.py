@@ -1,6 +1,7 @@
 """Splits by event: what a model saw of a disaster tells it what the neighbouring tile looks like."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from geotempo.model.errors import InputError
 from geotempo.model.records import ImageRecord
@@ -31,6 +32,38 @@ def event_split(event: str, held_out: Sequence[str], split: str) -> str:
     if not held_out:
         return split
     return "val" if event in held_out else "train"
+
+
+def assign_events(events: Collection[str], named: Mapping[str, Sequence[str]] | None, seed: int, splits: Sequence[str]) -> dict[str, str]:
+    """One split for each event of a mixture.
+
+    Args:
+        events: All of them, as `families.event_name` writes them.
+        named: Events by split where they are chosen, the others go to train; None draws a tenth, at least one, for each split
+            but train, as long as one is left for train.
+        seed: Of the draw, which depends on the names only.
+        splits: Splits that there are to be; without train nothing is held out.
+
+    Raises:
+        InputError: An event is not there, or is to be in two splits.
+    """
+    if named is not None:
+        given = {name.strip().lower().replace("_", "-").replace(" ", "-"): split for split, names in named.items() for name in names}
+        odd = next((name for name in given if name not in events), None)
+        if odd is not None:
+            raise InputError(f"events names {odd!r}, which no store of the mixture has; they have: {', '.join(sorted(events)) or 'none'}")
+        if len(given) < sum(map(len, named.values())):
+            raise InputError("events names an event twice; each can be in one split only")
+        return {event: given.get(event, "train") for event in events}
+    if "train" not in splits:
+        return {}
+    order = sorted(events, key=lambda event: hashlib.blake2b(f"{seed}:{event}".encode(), digest_size=8).digest())
+    share, found = max(1, round(len(order) / 10)), {}
+    for split in splits:
+        for event in order[len(found) : len(found) + share]:
+            if split != "train" and len(found) + 1 < len(order):
+                found[event] = split
+    return {event: found.get(event, "train") for event in events}
 
 
 def footprint(image: ImageRecord) -> dict[str, list[float]]:

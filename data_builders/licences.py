@@ -55,6 +55,11 @@ def licence_id(licence: str) -> str:
     return name
 
 
+def known_licence(text: str) -> str:
+    """A licence text as the functions here take it: one without an identifier, as earlier stores have, counts as unknown."""
+    return text if text.partition(";")[0].strip() in TERMS else f"unknown; {text}"
+
+
 def terms_of(licence: str) -> Terms:
     """What a licence text allows, see `licence_id`."""
     return TERMS[licence_id(licence)]
@@ -79,13 +84,10 @@ def combine(licences: Sequence[str]) -> Combined:
     """The strictest terms of several licences.
 
     Args:
-        licences: Texts `ID; details`, at least one.
-
-    Raises:
-        InputError: An unknown identifier.
+        licences: Texts `ID; details`, at least one; see `known_licence` for others.
     """
     order = list(TERMS)
-    ids = sorted({licence_id(text) for text in licences}, key=lambda name: -order.index(name))
+    ids = sorted({licence_id(known_licence(text)) for text in licences}, key=lambda name: -order.index(name))
     each = [TERMS[name] for name in ids]
     terms = Terms(commercial=all(one.commercial for one in each), derivatives=all(one.derivatives for one in each),
                   share_alike=any(one.share_alike for one in each), known=all(one.known for one in each))

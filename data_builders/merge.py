@@ -49,7 +49,7 @@ def merge_stores(folders: Sequence[Path], out: Path, max_rejected: float = 1.0, 
         with tqdm(total=total, initial=building.done, unit="sample", disable=not progress) as bar:
             for store, row, rejected in islice(_entries(stores), building.done, None):
                 if rejected is None:
-                    _add(building, store, row)
+                    add_row(building, store, row)
                 else:
                     building.add([], rejected=rejected)
                 bar.update()
@@ -90,8 +90,17 @@ def _entries(stores: Sequence[Store]) -> Iterator[tuple[Store, Row, dict[str, st
                 yield store, {}, json.loads(line)
 
 
-def _add(building: Building, store: Store, row: Row) -> None:
-    """A sample's row with those of its images that the new store has not yet."""
+def add_row(building: Building, store: Store, row: Row) -> None:
+    """Add a sample's row to a store under construction, with those of its images that are not there yet.
+
+    Args:
+        building: The new store.
+        store: Where the row comes from.
+        row: As `Store.row` gives it.
+
+    Raises:
+        InputError: The new store has a sample of that id.
+    """
     images = {}
     for use in row["images"]:
         name = use["image_id"]

@@ -7,11 +7,11 @@ import yaml
 
 from geotempo import __version__
 from geotempo.data_builders.leaks import KINDS, Chosen, Leaks, find_leaks
-from geotempo.data_builders.licences import Combined, combine, hub_licence, licence_id
+from geotempo.data_builders.licences import Combined, combine, hub_licence
 from geotempo.data_builders.store import Store
 from geotempo.finetune.dataset import select
 from geotempo.finetune.recipe import DataSection, Recipe
-from geotempo.model.errors import ConfigError, InputError
+from geotempo.model.errors import ConfigError
 from geotempo.model.files import write_text
 
 MOST_NEW = 2000
@@ -55,16 +55,7 @@ def licence_of(found: Leaks) -> Combined:
 
     A text that begins with no known identifier, as stores of earlier versions have it, counts as unknown.
     """
-    return combine([known_licence(text) for text in found.licences] or ["unknown"])
-
-
-def known_licence(text: str) -> str:
-    """A licence text as `combine` takes it."""
-    try:
-        licence_id(text)
-    except InputError:
-        return f"unknown; {text}"
-    return text
+    return combine(list(found.licences) or ["unknown"])
 
 
 def write_model_card(folder: Path, recipe: Recipe, found: Leaks) -> None:

@@ -17,6 +17,7 @@ from geotempo.commands.import_teochat import import_teochat
 from geotempo.commands.leaks import leaks
 from geotempo.commands.masks_eval import masks_eval
 from geotempo.commands.merge import merge
+from geotempo.commands.mix import mix
 from geotempo.commands.predict import predict
 from geotempo.commands.show import show
 from geotempo.commands.sources import sources
@@ -34,6 +35,7 @@ app.command()(predict)
 app.command()(build)
 app.command()(sources)
 app.command()(merge)
+app.command()(mix)
 app.command()(check)
 app.command()(leaks)
 app.command()(show)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from geotempo.data_builders.licences import known_licence
 from geotempo.data_builders.store import write_store
-from geotempo.finetune.provenance import MOST_NEW, examine, known_licence, licence_of, write_model_card
+from geotempo.finetune.provenance import MOST_NEW, examine, licence_of, write_model_card
 from geotempo.finetune.recipe import parse_recipe
 from geotempo.finetune.train import train
 from geotempo.model.errors import ConfigError
