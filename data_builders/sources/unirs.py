@@ -10,7 +10,7 @@ in (a pair may come with one `<image>`); paths begin with folders of the authors
 evenly from the first to the last, as its loader does with 8. The GeoChat part is GeoChat_Instruct itself, so that a mixture of
 both holds it twice; the pairs of LEVIR-CC have one caption each here, all five in `levir-cc`.
 
-Li et al. 2025, "UniRS: Unifying Multi-temporal Remote Sensing Tasks through Vision Language Models", arXiv 2412.20742;
+Li et al. 2024, "UniRS: Unifying Multi-temporal Remote Sensing Tasks through Vision Language Models", arXiv 2412.20742;
 Mou et al. 2020, ERA, arXiv 2001.11394. Licence: each of the three is for academic use.
 """
 
@@ -50,7 +50,7 @@ class Unirs(RecordSource):
     name = "unirs"
     version = 1
     licence = "academic; UniRS: GeoChat_Instruct, LEVIR-CC, ERA"
-    citation = "Li et al. 2025, UniRS, arXiv 2412.20742"
+    citation = "Li et al. 2024, UniRS, arXiv 2412.20742"
     evidence = "documentation"
     tasks = ("caption", "vqa", "region_vqa", "region_caption", "change_grounding", "classification", "change_caption",
              "temporal_classification")

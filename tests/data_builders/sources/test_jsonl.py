@@ -468,3 +468,11 @@ def test_an_object_around_the_records_is_refused(tmp_path):
 def test_words_without_images_get_a_sheet_too(tmp_path):
     (sample,) = samples(tmp_path, {"conversations": made.llava("What is NDVI?", "An index.")}, text_only=True)
     assert sample_sheet(sample).width >= 560
+
+
+def test_an_original_llava_file_whose_paths_begin_elsewhere(shared, tmp_path):
+    """GeoPixelD's sample: role `bot`, and a path from the folder of its repository."""
+    store, manifest = built(shared("GeoPixelD") / "GeoPixelD.json", tmp_path / "out", licence="CC-BY-4.0; GeoPixelD")
+    assert manifest["tally"]["records/llava"] == 1 and manifest["items"] == 1
+    assert store[0].question.startswith("Could you perform an in-depth analysis") and "tennis court" in store[0].target
+    assert not check_store(store, progress=False).faults
