@@ -62,7 +62,9 @@ SOURCES = {
     "scenes": ("scenes", "Scenes"),
     "jsonl": ("jsonl", "Jsonl"),
     "coco": ("coco", "Coco"),
+    "geojson": ("geojson", "GeoJson"),
     "coco": ("coco", "Coco"),
+    "geojson": ("geojson", "GeoJson"),
 }
 
 
