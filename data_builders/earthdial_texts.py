@@ -11,6 +11,7 @@ boxes are turned is not documented; it is read as in GeoChat, whose boxes are pa
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
@@ -31,6 +32,12 @@ SENSORS: Final[dict[str, dict[str, Any]]] = {
 The number at its end names a class of resolution: all aerial images are `0.5`, those of NWPU VHR-10 (0.08 to 2 m) too, and thermal ones and
 Sentinel-1 are `1`. Only where a satellite has one resolution is it taken for a fact.
 """
+
+TURNS: Final = ("conversations", "conversations_internlm", "conversations_about_localization")
+"""Columns that may hold a conversation, LLaVA's turns as JSON text."""
+
+ANSWERS: Final = ("groundtruth", *(f"groundtruth{number}" for number in range(5)))
+"""Columns that may hold answers to `question`."""
 
 _TAGS = re.compile(r"\s*\[([A-Za-z]\w*(?:\.\d+)?)\]")
 _IMAGES = re.compile(r"\s*<image>")
@@ -125,6 +132,35 @@ def read_references(text: Any) -> list[str]:
             return [plain(member) for member in members if member.strip()]
     found = plain(text)
     return [found] if found else []
+
+
+def row_turns(row: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[str]]:
+    """Turns of a row, and the references of its last answer.
+
+    Raises:
+        Rejection: It has neither a conversation nor a question with an answer.
+    """
+    text = next((row[name] for name in TURNS if row.get(name)), None)
+    if text is not None:
+        turns = _turns(text)
+        return turns, read_references(turns[-1]["value"])
+    references = [reference for name in ANSWERS for reference in read_references(row.get(name))]
+    if not isinstance(row.get("question"), str) or not references:
+        raise Rejection("empty answer" if row.get("question") else "no conversation", "the row has no conversation, and no question with an answer")
+    return [{"from": "human", "value": row["question"]}, {"from": "gpt", "value": references[0]}], list(dict.fromkeys(references))
+
+
+def _turns(text: Any) -> list[dict[str, str]]:
+    """The turns of a `conversations` column: JSON text, or as they are; a list, or an object that has it inside."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise Rejection("broken record", f"conversations is no JSON ({error})") from None
+    found = found.get("conversations") if isinstance(found, Mapping) else found
+    if not isinstance(found, list) or not found or not all(
+            isinstance(turn, Mapping) and isinstance(turn.get("from"), str) and isinstance(turn.get("value"), str) for turn in found):
+        raise Rejection("no conversation", f"conversations is {str(found)[:60]!r}; expected a list of objects with from and value")
+    return [dict(turn) for turn in found]
 
 
 def boxes_on(question: str, count: int) -> int:

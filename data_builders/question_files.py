@@ -10,9 +10,10 @@ only ids, texts and answers are kept while the files are joined, equal texts onc
 Lobry et al. 2020, "RSVQA: Visual Question Answering for Remote Sensing Data", IEEE TGRS 58.
 """
 
+import sys
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,7 +71,7 @@ class Inactive:
     counts: Mapping[str, int]
 
 
-def join(root: Path, prefix: str, name_of: Any) -> Iterator[Picture | Inactive | Broken]:
+def join(root: Path, prefix: str, name_of: Callable[[Mapping[str, Any]], str]) -> Iterator[Picture | Inactive | Broken]:
     """Join the three files of a split.
 
     Args:
@@ -84,33 +85,34 @@ def join(root: Path, prefix: str, name_of: Any) -> Iterator[Picture | Inactive |
     """
     faults: list[Broken] = []
     off: Counter[str] = Counter()
-    records: dict[Any, str] = {}
+    names: dict[Any, str] = {}
     pictures: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for record in _active(root, prefix, "images", faults, off):
-        name = name_of(record)
-        records[record["id"]] = name
+        name = names[record["id"]] = name_of(record)
         count, facts = pictures.get(name, (0, record))
         pictures[name] = count + 1, facts
     answers: defaultdict[Any, tuple[str, ...]] = defaultdict(tuple)
-    once: dict[str, str] = {}
     for record in _active(root, prefix, "answers", faults, off):
-        text = str(record["answer"]).strip()
-        answers[record["question_id"]] += (once.setdefault(text, text),)
+        if text := str(record["answer"]).strip():
+            answers[record["question_id"]] += (sys.intern(text),)
     questions: defaultdict[str, list[Question]] = defaultdict(list)
     for record in _active(root, prefix, "questions", faults, off):
-        number, text, kind = record["id"], str(record["question"]).strip(), str(record["type"])
-        said = tuple(answer for answer in answers.get(number, ()) if answer)
-        name = records.get(record["img_id"])
-        if name is None or not said or not text:
-            what = "question without image" if name is None else "question without answer" if not said else "empty question"
-            faults.append(Broken(what, f"{prefix}_questions.json, id {number} of image {record['img_id']}: {text[:80]!r}"))
-            continue
-        questions[name].append(Question(number, once.setdefault(kind, kind), once.setdefault(text, text), said))
+        name, question = names.get(record["img_id"], ""), _question(record, answers.get(record["id"], ()))
+        what = "question without image" if not name else "question without answer" if not question.answers else "empty question"
+        if name and question.answers and question.text:
+            questions[name].append(question)
+        else:
+            faults.append(Broken(what, f"{prefix}_questions.json, id {question.id} of image {record['img_id']}: {question.text[:80]!r}"))
     for name, (count, facts) in pictures.items():
         yield Picture(prefix, name, count, facts, tuple(questions.pop(name, ())))
     yield from faults
     if off:
         yield Inactive(dict(off))
+
+
+def _question(record: Mapping[str, Any], answers: tuple[str, ...]) -> Question:
+    """A question with its answers; equal texts are kept once."""
+    return Question(record["id"], sys.intern(str(record["type"])), sys.intern(str(record["question"]).strip()), answers)
 
 
 def _active(root: Path, prefix: str, which: str, faults: list[Broken], off: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,6 @@ authors' result files and the lists of parts were seen, not the shards.
 """
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +28,15 @@ from typing import Any
 from geotempo.data_builders.arrow_shards import STATE, columns, rows, shards
 from geotempo.data_builders.conversations import Conversation, read_conversation
 from geotempo.data_builders.earthdial_texts import (
+    ANSWERS,
     EARTHDIAL,
+    TURNS,
     Asked,
     boxes_on,
     earthdial_task,
     plain,
     read_question,
-    read_references,
+    row_turns,
 )
 from geotempo.data_builders.geochat_tags import in_words
 from geotempo.data_builders.instructions import conversation_sample
@@ -48,8 +49,6 @@ from geotempo.model.records import ImageRecord
 IMAGES = (("jpg_A", "jpg_B", "jpg_C", "jpg_D"), ("jpg_pre", "jpg_post"), ("jpg",), ("png",))
 """Columns of images in time order; the first group of which a part has any counts."""
 BANDS = ("tif_ms", "rgbi", "tif_pl", "mag1c")
-TURNS = ("conversations", "conversations_internlm", "conversations_about_localization")
-ANSWERS = ("groundtruth", *(f"groundtruth{number}" for number in range(5)))
 EXPECTED = "folders with state.json and data-*.arrow as `datasets` saves them (save_to_disk)"
 KNOWN = frozenset({*(name for group in IMAGES for name in group), *TURNS, "question", *ANSWERS})
 """Columns that are read."""
@@ -153,35 +152,6 @@ def split_of(part: str) -> str:
     """Split of a part by its path: test or val where a folder's name says so, test if both do, else train."""
     found = {match.lower() for match in _SPLIT.findall(part)}
     return "test" if "test" in found else "val" if found else "train"
-
-
-def row_turns(row: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[str]]:
-    """Turns of a row, and the references of its last answer.
-
-    Raises:
-        Rejection: It has neither a conversation nor a question with an answer.
-    """
-    text = next((row[name] for name in TURNS if row.get(name)), None)
-    if text is not None:
-        turns = _turns(text)
-        return turns, read_references(turns[-1]["value"])
-    references = [reference for name in ANSWERS for reference in read_references(row.get(name))]
-    if not isinstance(row.get("question"), str) or not references:
-        raise Rejection("empty answer" if row.get("question") else "no conversation", "the row has no conversation, and no question with an answer")
-    return [{"from": "human", "value": row["question"]}, {"from": "gpt", "value": references[0]}], list(dict.fromkeys(references))
-
-
-def _turns(text: Any) -> list[dict[str, str]]:
-    """The turns of a `conversations` column: JSON text, or as they are; a list, or an object that has it inside."""
-    try:
-        found = json.loads(text) if isinstance(text, str) else text
-    except ValueError as error:
-        raise Rejection("broken record", f"conversations is no JSON ({error})") from None
-    found = found.get("conversations") if isinstance(found, Mapping) else found
-    if not isinstance(found, list) or not found or not all(
-            isinstance(turn, Mapping) and isinstance(turn.get("from"), str) and isinstance(turn.get("value"), str) for turn in found):
-        raise Rejection("no conversation", f"conversations is {str(found)[:60]!r}; expected a list of objects with from and value")
-    return [dict(turn) for turn in found]
 
 
 def _images(row: Mapping[str, Any], key: str, asked: Asked) -> tuple[ImageRecord, ...]:

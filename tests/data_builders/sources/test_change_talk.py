@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotempo.data_builders.build import build_store
@@ -124,6 +124,7 @@ def test_places_are_regions_beside_the_answer(chat):
 WORDS = {"T": "top", "C": "center", "B": "bottom"}, {"L": "left", "C": "center", "R": "right"}
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.sets(st.sampled_from(sorted(CELLS))), st.sets(st.sampled_from(sorted(CELLS))), st.booleans())
 def test_both_ways_to_name_cells_are_read(roads, buildings, words):
     def written(cells):

@@ -4,15 +4,15 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
-from geotempo.data_builders.earthdial_texts import EARTHDIAL, plain, read_question, read_references
+from geotempo.data_builders.earthdial_texts import EARTHDIAL, TURNS, plain, read_question, read_references, row_turns
 from geotempo.data_builders.source import Draft, Rejection
 from geotempo.data_builders.sources import make_source
-from geotempo.data_builders.sources.earthdial import TURNS, image_columns, row_sample, row_turns, split_of
+from geotempo.data_builders.sources.earthdial import image_columns, row_sample, split_of
 from geotempo.data_builders.store import Store
 from geotempo.data_builders.text_regions import extract
 from geotempo.model.errors import InputError, LayoutError
@@ -200,6 +200,7 @@ boxes = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(1
     lambda box: box[0] < box[2] and box[1] < box[3]), min_size=1, max_size=6)
 
 
+@settings(max_examples=40, deadline=None)
 @given(boxes, st.sampled_from(["[[{}]]", "<box>[[[{}]]]</box>"]), st.sampled_from(["]][[", "], ["]))
 def test_boxes_are_read_in_all_their_forms(numbers, form, between):
     inside = between.join(", ".join(map(str, box)) for box in numbers)
