@@ -6,8 +6,8 @@ from typing import Any
 from tqdm import tqdm
 
 from geotempo import __version__
-from geotempo.data_builders.reading import Job, read_items
-from geotempo.data_builders.shards import Building, Images, refuse_excess
+from geotempo.data_builders.reading import ItemResult, Job, read_items
+from geotempo.data_builders.shards import Building, DuplicateIdError, Images, refuse_excess
 from geotempo.data_builders.source import Source
 from geotempo.data_builders.store import finish_store
 from geotempo.model.errors import LayoutError
@@ -71,9 +71,22 @@ def _read(building: Building, job: Job, source: Source, workers: int, progress: 
     rejected = sum(building.reasons().values())
     with tqdm(total=mine, initial=building.done, unit="item", disable=not progress) as bar:
         for result in read_items(job, source, building.done, workers):
-            building.add_prepared(result.prepared, result.tally, result.rejected)
-            if result.rejected:
+            if not add_result(building, result):
                 rejected += 1
                 bar.set_postfix(rejected=rejected, refresh=False)
             bar.update()
     building.flush()
+
+
+def add_result(building: Building, result: ItemResult) -> bool:
+    """Add an item to the store, or to what is set aside; whether it was kept."""
+    if result.rejected is None:
+        tally = result.always.copy()
+        tally.update(result.tally)
+        try:
+            building.add_prepared(result.prepared, tally)
+            return True
+        except DuplicateIdError as error:
+            result = result.set_aside("duplicate id", str(error))
+    building.add([], result.always, result.rejected)
+    return False

@@ -1,12 +1,15 @@
 """Items of a source to rows of a store, in this process or in several, in a fixed order; bad ones named and set aside."""
 
 import multiprocessing
+import os
+import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from geotempo.model.errors import InputError
 
 AHEAD = 4
 """Chunks under way per worker process, which bounds memory."""
-UNFORESEEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+UNFORESEEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 """What a source's code raises on a record that has not the structure it expects."""
 
 
@@ -60,12 +63,28 @@ class Job:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of one item: its rows and images, or why there are none."""
+    """What became of one item.
+
+    Attributes:
+        key: Its name.
+        prepared: Its rows and images.
+        tally: What its samples count for.
+        always: What it counts for whether or not it can be used.
+        rejected: Why there are none, as an entry of `rejected.jsonl`.
+    """
 
     key: str
     prepared: Prepared = field(default_factory=lambda: Prepared([], []))
     tally: Counter[str] = field(default_factory=Counter)
+    always: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, str] | None = None
+
+    def set_aside(self, reason: str, detail: str) -> "ItemResult":
+        """The same item, rejected."""
+        entry = {"key": self.key, "reason": reason, "detail": detail}
+        # Half of a surrogate pair, which a broken JSON escape leaves, is written as its escape: no file can hold it.
+        safe = {name: text.encode(errors="backslashreplace").decode() for name, text in entry.items()}
+        return ItemResult(self.key, always=self.always, rejected=safe)
 
 
 def read_items(job: Job, source: Source, done: int, workers: int) -> Iterator[ItemResult]:
@@ -96,23 +115,22 @@ def read_items(job: Job, source: Source, done: int, workers: int) -> Iterator[It
 
 def read_item(job: Job, source: Source, item: Item) -> ItemResult:
     """The rows of one item; what is wrong with it becomes an entry of the rejected list."""
-    tally = source.tally_item(item)
+    result = ItemResult(item.key, always=source.tally_item(item))
     try:
         samples = list(source.read(job.root, item))
-        tally.update(source.tally(samples))
+        tally = source.tally(samples)
         if job.controls:
             samples = list(with_controls(samples, job.controls))
-        return ItemResult(item.key, prepare(samples), tally)
+        return replace(result, prepared=prepare(samples), tally=tally)
     except Rejection as error:
-        reason, detail = error.reason, error.detail
+        return result.set_aside(error.reason, error.detail)
     except InputError as error:
-        reason, detail = "invalid input", str(error)
+        return result.set_aside("invalid input", str(error))
+    except OSError as error:
+        where = "/".join(Path(error.filename).parts[-2:]) + ": " if isinstance(error.filename, str) else ""
+        return result.set_aside("unreadable file", where + (error.strerror or str(error)))
     except UNFORESEEN as error:
-        reason, detail = "unexpected content", repr(error)
-    entry = {"key": item.key, "reason": reason, "detail": detail}
-    # Half of a surrogate pair, which a broken JSON escape leaves, is written as its escape: no file can hold it.
-    safe = {name: text.encode(errors="backslashreplace").decode() for name, text in entry.items()}
-    return ItemResult(item.key, tally=source.tally_item(item), rejected=safe)
+        return result.set_aside("unexpected content", repr(error))
 
 
 def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -135,7 +153,16 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(job: Job) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker.update(job=job, source=job.source())
+
+
+def _end_with_parent() -> None:
+    """End this worker with the build: a build that is killed cannot end its workers, which would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _work(chunk: list[Item]) -> list[ItemResult]:

@@ -47,6 +47,10 @@ SAMPLE_GROUP = 64            # rows decoded together for one random access
 IMAGE_GROUP_BYTES = 256 * 1024
 
 
+class DuplicateIdError(InputError):
+    """A sample has the id of another one."""
+
+
 def file_entry(folder: Path, path: Path, rows: int) -> dict[str, Any]:
     """What the manifest says about a shard: path, bytes, rows, sha256."""
     with path.open("rb") as handle:
@@ -110,11 +114,16 @@ class Building:
         """Take the rows and images of one item, or its entry for `rejected.jsonl`.
 
         Raises:
-            InputError: A sample id occurs twice, or an image changed since it was looked at.
+            DuplicateIdError: A sample id occurs twice; nothing of the item was taken.
+            InputError: An image changed since it was looked at.
         """
+        seen: set[str] = set()
         for row in item.rows:
-            if not self._ids.add(row["id"]):
-                raise InputError(f"the sample id {row['id']!r} occurs twice; ids must be unique in a store")
+            if row["id"] in self._ids or row["id"] in seen:
+                raise DuplicateIdError(f"the sample id {row['id']!r} occurs twice; ids must be unique in a store")
+            seen.add(row["id"])
+        for row in item.rows:
+            self._ids.add(row["id"])
             self._rows.setdefault(row["split"], []).append(row)
             self._count += 1
         for image in item.images:
@@ -124,7 +133,7 @@ class Building:
         self._tally.update(tally or {})
         if rejected:
             self._rejected.append(rejected)
-        if self._count >= BLOCK_SAMPLES or self._bytes >= BLOCK_BYTES:
+        if self._count + len(self._rejected) >= BLOCK_SAMPLES or self._bytes >= BLOCK_BYTES:
             self.flush()
 
     def holds(self, image_id: str) -> bool:

@@ -10,8 +10,12 @@ DIR/images/NNNNN.parquet       one row per distinct image: id (sha256), size, or
 
 import json
 import os
+import sys
+from array import array
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,13 +63,11 @@ class Store:
         self.ids: list[str] = []
         self._splits: list[str] = []
         self._tasks: list[str] = []
-        self._n_regions: list[int] = []
-        self._n_images: list[int] = []
-        self._where: list[tuple[str, int, int]] = []
-        self._image_where: dict[str, tuple[str, int, int]] = {}
+        self._n_regions, self._n_images = array("i"), array("i")
+        self._groups, self._image_groups = _Groups(), _Groups()
+        self._image_row_of: dict[str, int] = {}
         for entry in self.manifest["files"]:
             self._index(entry["path"])
-        self._row_of = {name: row for row, name in enumerate(self.ids)}
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -120,7 +122,7 @@ class Store:
 
     def row(self, index: int) -> Row:
         """The stored row at an index, without image bytes."""
-        shard, group, offset = self._where[index]
+        shard, group, offset = self._groups.place(range(len(self))[index])
         key = (shard, group)
         if key not in self._cache:
             table = self._file(shard).read_row_group(group, use_threads=False)
@@ -133,7 +135,7 @@ class Store:
     @property
     def image_ids(self) -> list[str]:
         """Ids of all images, in stored order."""
-        return list(self._image_where)
+        return list(self._image_row_of)
 
     def image_bytes(self, image_id: str) -> bytes:
         """Original bytes of an image.
@@ -146,9 +148,9 @@ class Store:
         return data
 
     def _image_row(self, image_id: str) -> Row:
-        if image_id not in self._image_where:
+        if image_id not in self._image_row_of:
             raise InputError(f"{self.path} has no image {image_id}; build the store again")
-        shard, group, offset = self._image_where[image_id]
+        shard, group, offset = self._image_groups.place(self._image_row_of[image_id])
         row: Row = self._file(shard).read_row_group(group, use_threads=False).slice(offset, 1).to_pylist()[0]
         return row if "path" in row else {**row, "path": None}
 
@@ -188,19 +190,47 @@ class Store:
         file = pq.ParquetFile(self.path / shard, memory_map=True)
         images = shard.startswith("images/")
         names = ["id"] if images else ["id", "split", "task", "n_regions"]
-        places = [(shard, group, offset) for group in range(file.num_row_groups)
-                  for offset in range(file.metadata.row_group(group).num_rows)]
-        columns = file.read(columns=names, use_threads=False).to_pydict()
+        start = (self._image_groups if images else self._groups).extend(shard, file.metadata)
+        columns = file.read(columns=names, use_threads=False)
+        found = columns.column("id").to_pylist()
         if images:
-            self._image_where.update(zip(columns["id"], places, strict=True))
+            self._image_row_of.update(zip(found, range(start, start + len(found)), strict=True))
             return
-        self._where += places
-        self.ids += columns["id"]
-        self._splits += columns["split"]
-        self._tasks += columns["task"]
-        self._n_regions += columns["n_regions"]
+        self.ids += found
+        # One string for each split and task, however many samples have it.
+        self._splits += map(sys.intern, columns.column("split").to_pylist())
+        self._tasks += map(sys.intern, columns.column("task").to_pylist())
+        self._n_regions.extend(columns.column("n_regions").to_pylist())
         widths = file.read(columns=["images.list.element.width"], use_threads=False).column("images")
-        self._n_images += pc.list_value_length(widths).to_pylist()
+        self._n_images.extend(pc.list_value_length(widths).to_pylist())
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids)}
+
+
+class _Groups:
+    """Where rows lie: the row groups of several files, one after the other."""
+
+    def __init__(self) -> None:
+        self._files: list[str] = []
+        self._first = array("q")  # of every file, the number of its first group
+        self._starts = array("q", [0])  # of every group, the number of its first row; then the number of rows
+
+    def extend(self, shard: str, metadata: pq.FileMetaData) -> int:
+        """Append the groups of a file; the number of its first row."""
+        start = self._starts[-1]
+        self._files.append(shard)
+        self._first.append(len(self._starts) - 1)
+        for group in range(metadata.num_row_groups):
+            self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
+        return start
+
+    def place(self, row: int) -> tuple[str, int, int]:
+        """File, group in the file and offset in the group of a row."""
+        group = bisect_right(self._starts, row) - 1
+        file = bisect_right(self._first, group) - 1
+        return self._files[file], group - self._first[file], row - self._starts[group]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Streams of records, shards, merged stores and images by reference, on a TEOChatlas of a few hundred records."""
 
+import contextlib
 import json
 import random
 import shutil
@@ -7,18 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import cycle, islice
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from geotempo.data_builders.build import build_store
+from geotempo.data_builders.build import add_result, build_store
 from geotempo.data_builders.check import check_store
 from geotempo.data_builders.digests import DigestSet
 from geotempo.data_builders.merge import merge_stores
+from geotempo.data_builders.reading import ItemResult, Job, read_item
 from geotempo.data_builders.records import Broken, stream_records
-from geotempo.data_builders.shards import MANIFEST
-from geotempo.data_builders.store import Store
+from geotempo.data_builders.schema import prepare
+from geotempo.data_builders.shards import MANIFEST, Building
+from geotempo.data_builders.source import FolderSource
+from geotempo.data_builders.sources import make_source
+from geotempo.data_builders.store import Store, finish_store
 from geotempo.model.errors import InputError, LayoutError, MissingExtraError
 from tests.data_builders.fixtures import teochatlas
 
@@ -151,7 +158,7 @@ def test_images_by_reference_stay_where_they_are(atlas, tmp_path):
     with pytest.raises(InputError, match="has changed since; build the store again"):
         store[index]
     files[0].unlink()
-    with pytest.raises(InputError, match="cannot be read .*put the images back"):
+    with pytest.raises(InputError, match=r"cannot be read .*put the images back"):
         store[index]
     assert any("cannot be read" in fault for fault in check_store(store, progress=False).faults)
 
@@ -180,31 +187,121 @@ def test_names_take_eight_bytes_each_and_are_told_apart():
     assert len(names) == 0 and "sample/5" not in names
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from geotempo.data_builders import shards
+from geotempo.data_builders.build import build_store
+if __name__ == "__main__":
+    shards.BLOCK_SAMPLES = 20
+    print("ready", flush=True)
+    build_store("teochatlas", Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]), progress=False)
+"""
+
+
+def start(atlas, out, workers=1):
+    """A build in a process of its own, as from the command line, past its imports."""
+    run = subprocess.Popen([sys.executable, "-c", KILLED, atlas, out, str(workers)], stdout=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "ready\n"
+    return run
+
+
 def test_ten_kills_at_random_moments_end_with_the_same_bytes(atlas, tmp_path, digest):
-    """Each run in a process of its own, as from the command line, killed with SIGKILL after another random time."""
-    code = ("import sys; from pathlib import Path; from geotempo.data_builders import shards; from geotempo.data_builders.build "
-            "import build_store; shards.BLOCK_SAMPLES = 20; print('ready', flush=True); "
-            "build_store('teochatlas', Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]), progress=False)")
-
-    def start(out, workers):
-        return subprocess.Popen([sys.executable, "-c", code, atlas, out, str(workers)], stdout=subprocess.PIPE, text=True)
-
-    whole = start(tmp_path / "whole", 1)
-    assert whole.stdout.readline() == "ready\n"
-    began = time.monotonic()
+    whole, began = start(atlas, tmp_path / "whole"), time.monotonic()
     assert whole.wait(60) == 0
     takes, rng, kills = time.monotonic() - began, random.Random(3), 0
-    for number in range(10):
-        run = start(tmp_path / "cut", 1 + (number == 4))
-        assert run.stdout.readline() == "ready\n"
+    for _ in range(40):
+        run = start(atlas, tmp_path / "cut")
         try:
             run.wait(rng.uniform(0.05, 0.5) * takes)
         except subprocess.TimeoutExpired:
             run.send_signal(signal.SIGKILL)
             kills += run.wait() == -signal.SIGKILL
-    assert kills >= 5
-    last = start(tmp_path / "cut", 1)
-    assert last.wait(60) == 0 and digest(tmp_path / "cut") == digest(tmp_path / "whole")
+        if kills == 10:
+            break
+    assert kills == 10
+    assert start(atlas, tmp_path / "cut").wait(60) == 0
+    assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+def children(pid):
+    """Processes that a process started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(path.parent)
+    return found
+
+
+def until(condition, seconds=60.0):
+    """Wait for a condition, for so many seconds at most; whether it came."""
+    end = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return met
+
+
+def test_workers_end_with_a_build_that_is_killed(atlas, tmp_path, digest):
+    build(atlas, tmp_path / "whole")
+    run = start(atlas, tmp_path / "cut", workers=2)
+    assert until(lambda: list((tmp_path / "cut.building" / ".journal").glob("[0-9]*.json")))
+    workers = [path for path in children(run.pid) if b"spawn_main" in (path / "cmdline").read_bytes()]
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL and len(workers) == 2
+    assert until(lambda: not any(path.exists() for path in workers)), "workers stay behind"
+    assert start(atlas, tmp_path / "cut", workers=2).wait(60) == 0
+    assert texts(tmp_path / "cut") == texts(tmp_path / "whole")
+
+
+class Faulty(FolderSource):
+    """A source whose items fail in ways that it did not foresee."""
+
+    name, licence, citation, evidence, tasks = "faulty", "unknown", "nobody", "documentation", ()
+
+    def check_layout(self, root):
+        pass
+
+    def keys(self, root):
+        return ["locked", "zero", "missing"]
+
+    def samples(self, root, key):
+        if key == "locked":
+            raise PermissionError(13, "Permission denied", str(root / "images" / "a.png"))
+        yield 1 // 0 if key == "zero" else {}[key]
+
+
+def test_whatever_a_source_did_not_foresee_costs_one_item(tmp_path):
+    source = Faulty()
+    entries = [read_item(Job("faulty", tmp_path), source, item).rejected for item in source.items(tmp_path)]
+    assert [(entry["key"], entry["reason"]) for entry in entries] == [
+        ("locked", "unreadable file"), ("zero", "unexpected content"), ("missing", "unexpected content")]
+    assert entries[0]["detail"] == "images/a.png: Permission denied"
+
+
+def test_an_item_whose_id_is_taken_is_set_aside_as_a_whole(atlas, tmp_path):
+    first, second, third = (list(make_source("teochatlas").read(atlas, item))
+                            for item in islice(make_source("teochatlas").items(atlas), 1, 4))
+    plan = {"source": "x", "version": 1, "options": {}}
+    with Building(tmp_path / "s", plan) as building:
+        kept = [add_result(building, ItemResult(key, prepare(samples), Counter(kept=1), Counter(seen=1)))
+                for key, samples in (("a", first), ("b", second + first), ("c", third))]
+        building.flush()
+        manifest = finish_store(building, plan)
+    assert kept == [True, False, True] and manifest["tally"] == {"kept": 2, "seen": 3}
+    assert manifest["rejected"]["by_reason"] == {"duplicate id": 1}
+    assert Store(tmp_path / "s").ids == [sample.id for sample in first + third]
+    assert f"{first[0].id!r} occurs twice" in rejected(tmp_path / "s")[0]["detail"]
+
+
+def test_a_source_without_a_usable_record_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("geotempo.data_builders.shards.BLOCK_SAMPLES", 10)
+    with Building(tmp_path / "s", {"source": "x"}) as building:
+        for number in range(35):
+            building.add([], rejected={"key": str(number), "reason": "no image", "detail": ""})
+        assert len(building.blocks) == 3 and building.done == 30 and building.reasons() == {"no image": 30}
+        building.flush()
+        assert [entry["key"] for entry in building.rejected()] == [str(number) for number in range(35)]
 
 
 def test_ray_builds_the_same_samples_and_takes_over_finished_shards(atlas, tmp_path):
