@@ -35,6 +35,17 @@ class Fault:
     detail: str
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Stands for a raster that is left out on purpose.
+
+    Attributes:
+        why: What it is counted as.
+    """
+
+    why: str
+
+
 class DatedRasters(Source):
     """Objects on each date, what came and went between consecutive dates, and when single objects appeared.
 
@@ -82,10 +93,11 @@ class DatedRasters(Source):
         if end_field and not date_field:
             raise InputError(f"end_field={end_field} without date_field; give both, or none")
         self.fields = LabelFields(f"={thing.strip().lower()}" if thing else class_field, date_field, end_field, labels_crs)
-        self.labels, self.tile, self.overlap, self.bands, self.empty = labels, tile, overlap, bands or None, empty
+        self.label_path, self.tile, self.overlap, self.bands, self.empty = labels, tile, overlap, bands or None, empty
         self.added, self.removed, self.split, self.val_share, self.dataset = added, removed, split, val_share, dataset
         self.licence = licence  # type: ignore[misc]  # here it is not the class that knows
         self._known: dict[Path, list[Place]] = {}
+        self._read: dict[Path, Labels] = {}
 
     @abstractmethod
     def rasters(self, root: Path) -> list[Dated]:
@@ -94,6 +106,10 @@ class DatedRasters(Source):
         Raises:
             LayoutError: There is none, or one has no date or no georeference.
         """
+
+    def others(self, root: Path) -> Iterator[tuple[str, Fault | LeftOut]]:
+        """Names of rasters that are not among `rasters`, and why."""
+        return iter(())
 
     @abstractmethod
     def label_file(self, root: Path) -> Path:
@@ -129,7 +145,8 @@ class DatedRasters(Source):
         return digest.hexdigest()
 
     def items(self, root: Path) -> Iterator[Item]:
-        """One item per tile, and one per label that cannot be used."""
+        """One item per tile, and one per label or raster that cannot be used or is left out."""
+        yield from (Item(f"raster {name}", why) for name, why in self.others(root))
         for label in self._labels(root).all:
             if label.fault is not None:
                 yield Item(f"label {label.number}", Fault(*label.fault))
@@ -141,6 +158,8 @@ class DatedRasters(Source):
         """Samples of a tile: of each date, of consecutive dates, of all dates."""
         if isinstance(item.record, Fault):
             raise Rejection(item.record.reason, item.record.detail)
+        if isinstance(item.record, LeftOut):
+            return
         spec, _ = item.record
         tile, classes = self._tile(root, spec), self._classes(root)
         if not tile.images or not self._wanted(item.key, tile):
@@ -166,6 +185,8 @@ class DatedRasters(Source):
         """What was left out of a tile: views without data, slivers, and the tile where it has no label."""
         if isinstance(item.record, Fault):
             return Counter()
+        if isinstance(item.record, LeftOut):
+            return Counter({item.record.why: 1})
         spec, root = item.record
         try:
             tile = self._tile(Path(root), spec)
@@ -185,7 +206,9 @@ class DatedRasters(Source):
         return self._known[root]
 
     def _labels(self, root: Path) -> Labels:
-        return read_labels(self.label_file(root), self.fields)
+        if root not in self._read:
+            self._read[root] = read_labels(self.label_file(root), self.fields)
+        return self._read[root]
 
     def _classes(self, root: Path) -> list[str]:
         return sorted({label.thing for label in self._labels(root).all if label.thing})

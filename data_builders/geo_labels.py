@@ -143,7 +143,7 @@ def _properties(feature: Any) -> Mapping[str, Any]:
 
 def _projection(path: Path, crs: str) -> Any:
     """Function from (N, 2) coordinates of a system to longitude and latitude; None where they are that already."""
-    if not crs:
+    if not crs or crs.rpartition(":")[2] in ("CRS84", "4326"):
         return None
     try:
         import pyproj

@@ -39,12 +39,16 @@ class Dated:
         date: Of acquisition.
         grid: Size and place.
         changed: When it was written, so that a new file is read anew.
+        name: What it is called where its file's name does not tell.
+        series: Only rasters of one series show one place together.
     """
 
     path: str
     date: AcquisitionDate
     grid: Grid
     changed: int = 0
+    name: str = ""
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,8 @@ class Tile:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def open_dated(path: str, date: AcquisitionDate) -> Dated:
-    """A raster with a date.
+def open_dated(path: str, date: AcquisitionDate, name: str = "", series: str = "") -> Dated:
+    """A raster with a date, see `Dated`.
 
     Raises:
         InputError: It cannot be read.
@@ -137,7 +141,7 @@ def open_dated(path: str, date: AcquisitionDate) -> Dated:
     if grid.place is None:
         raise LayoutError(f"{Path(path).name} has no georeference, so labels cannot be laid on it; assign one, e.g. with gdal_edit.py -a_srs "
                           "EPSG:n -a_ullr WEST NORTH EAST SOUTH")
-    return Dated(path, date, grid, Path(path).stat().st_mtime_ns)
+    return Dated(path, date, grid, Path(path).stat().st_mtime_ns, name, series)
 
 
 def footprint(grid: Grid, window: Window | None = None) -> tuple[float, float, float, float]:
@@ -162,7 +166,7 @@ def group_places(rasters: Sequence[Dated]) -> list[Place]:
     for raster in sorted(rasters, key=lambda one: (one.date.sort_key, one.path)):
         ground = shapely.box(*footprint(raster.grid))
         for other, members in groups:
-            if ground.intersection(other).area >= SAME_PLACE * min(ground.area, other.area):
+            if raster.series == members[0].series and ground.intersection(other).area >= SAME_PLACE * min(ground.area, other.area):
                 members.append(raster)
                 break
         else:
@@ -174,7 +178,7 @@ def group_places(rasters: Sequence[Dated]) -> list[Place]:
             if first.date == second.date:
                 raise LayoutError(f"{Path(first.path).name} and {Path(second.path).name} show one place on one date ({first.date}); keep one of "
                                   "them, or give their times")
-        stem = Path(members[0].path).stem
+        stem = members[0].name or Path(members[0].path).stem
         names[stem] += 1
         places.append(Place(stem if names[stem] == 1 else f"{stem}~{names[stem]}", tuple(members)))
     return places

@@ -63,8 +63,10 @@ SOURCES = {
     "jsonl": ("jsonl", "Jsonl"),
     "coco": ("coco", "Coco"),
     "geojson": ("geojson", "GeoJson"),
+    "stac": ("stac", "Stac"),
     "coco": ("coco", "Coco"),
     "geojson": ("geojson", "GeoJson"),
+    "stac": ("stac", "Stac"),
 }
 
 

@@ -47,7 +47,7 @@ class GeoJson(DatedRasters):
 
     def label_file(self, root: Path) -> Path:
         """The file that is named, or the only one."""
-        return find_labels(root, self.labels)
+        return find_labels(root, self.label_path)
 
 
 def find_labels(root: Path, name: str) -> Path:
