@@ -75,6 +75,10 @@ def _read(building: Building, job: Job, source: Source, workers: int, progress: 
                 rejected += 1
                 bar.set_postfix(rejected=rejected, refresh=False)
             bar.update()
+            share = source.passed() if mine is None else None
+            if share:
+                bar.total = round(bar.n / share)  # of a stream, as long as its records are alike
+        bar.total = bar.n
     building.flush()
 
 

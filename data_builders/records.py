@@ -2,7 +2,7 @@
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +27,12 @@ class Broken(NamedTuple):
     detail: str
 
 
-def stream_records(path: Path) -> Iterator[Any]:
+def stream_records(path: Path, passed: Callable[[int], None] | None = None) -> Iterator[Any]:
     """Records of an annotation file, one after the other.
 
     Args:
         path: `.jsonl` or `.ndjson` (a record per line, empty lines left out); anything else is one JSON array.
+        passed: Told before each record how many bytes of the file were read.
 
     Returns:
         Records as `json.loads` would give them, and a `Broken` for a line that is no JSON and, last, for an array that
@@ -42,24 +43,56 @@ def stream_records(path: Path) -> Iterator[Any]:
     """
     try:
         if path.suffix.lower() in LINES:
-            yield from _lines(path)
+            yield from _lines(path, passed)
             return
+        yield from _parsed(path, "item", "array", passed)
+    except OSError as error:
+        raise LayoutError(f"cannot read {path}: {error.strerror}") from None
+
+
+def stream_list(path: Path, name: str) -> Iterator[Any]:
+    """Entries of a list inside the one object that an annotation file holds, `{"questions": [...]}`, one after the other.
+
+    Args:
+        path: The file.
+        name: Key of the list.
+
+    Returns:
+        Entries, none where there is no such list, and last a `Broken` where the file ends too early.
+
+    Raises:
+        LayoutError: The file cannot be read.
+    """
+    try:
+        yield from _parsed(path, f"{name}.item", "object")
+    except OSError as error:
+        raise LayoutError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _parsed(path: Path, prefix: str, kind: str, passed: Callable[[int], None] | None = None) -> Iterator[Any]:
+    """What stands at a prefix of ijson; last a `Broken` where the file breaks off."""
+    try:
         with path.open("rb") as handle:
             if handle.read(len(BOM_UTF8)) != BOM_UTF8:  # which some editors put in front, and ijson does not take
                 handle.seek(0)
-            yield from ijson.items(handle, "item", use_float=True)
-    except OSError as error:
-        raise LayoutError(f"cannot read {path}: {error.strerror}") from None
+            for record in ijson.items(handle, prefix, use_float=True):
+                if passed is not None:
+                    passed(handle.tell())
+                yield record
     except (ijson.JSONError, ValueError) as error:
         what = " ".join(str(error).split())
-        yield Broken(BROKEN_FILE, f"{path.name} is no whole JSON array ({what}); copy it again")
+        yield Broken(BROKEN_FILE, f"{path.name} is no whole JSON {kind} ({what}); copy it again")
 
 
-def _lines(path: Path) -> Iterator[Any]:
+def _lines(path: Path, passed: Callable[[int], None] | None) -> Iterator[Any]:
+    read = 0
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
+            read += len(line)
             if not line.strip():
                 continue
+            if passed is not None:
+                passed(read)
             try:
                 yield json.loads(line)
             except ValueError as error:

@@ -69,6 +69,7 @@ class Source(ABC):
         evidence: `real` where the builder was run on original files; `documentation` where only their description was
             seen, so that it must check its assumptions and name the one that fails.
         tasks: Tasks that it can build.
+        labels: Labels that its regions may have; empty where any text may stand.
         chunk: Items that go to a worker process together.
     """
 
@@ -78,6 +79,7 @@ class Source(ABC):
     citation: ClassVar[str]
     evidence: ClassVar[Literal["real", "documentation"]]
     tasks: tuple[str, ...]
+    labels: ClassVar[tuple[str, ...]] = ()
     chunk: ClassVar[int] = 1
 
     @abstractmethod
@@ -98,6 +100,10 @@ class Source(ABC):
 
     def total(self, root: Path) -> int | None:
         """Number of items where it is known beforehand, for the progress bar."""
+        return None
+
+    def passed(self) -> float | None:
+        """Share of the annotations that `items` has read, 0 to 1, where it is known, for the progress bar."""
         return None
 
     @abstractmethod
@@ -149,6 +155,7 @@ class RecordSource(Source):
     """A source that streams annotation files, whose records are never held in memory together."""
 
     chunk = 32
+    _passed: float | None = None
 
     @abstractmethod
     def files(self, root: Path) -> list[Path]:
@@ -174,10 +181,21 @@ class RecordSource(Source):
 
     def items(self, root: Path) -> Iterator[Item]:
         """See `Source`."""
-        for path in self.files(root):
+        files = self.files(root)
+        before, total = 0, max(1, sum(path.stat().st_size for path in files))
+
+        def note(read: int) -> None:
+            self._passed = (before + read) / total
+
+        for path in files:
             name = path.relative_to(root).as_posix()
-            for number, record in enumerate(stream_records(path)):
+            for number, record in enumerate(stream_records(path, note)):
                 yield Item(f"{name}:{number}", record)
+            before += path.stat().st_size
+
+    def passed(self) -> float | None:
+        """See `Source`."""
+        return self._passed
 
     def read(self, root: Path, item: Item) -> Iterator[Sample]:
         """See `Source`."""

@@ -79,6 +79,23 @@ def test_rejected_records_are_named_by_file_and_number(atlas, tmp_path):
     assert [entry["key"] for entry in rejected(tmp_path / "out")] == [f"train/instruct.json:{n}" for n in range(0, 300, 50)]
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_stream_tells_how_much_of_it_was_read(tmp_path, suffix):
+    text = [json.dumps({"number": number, "text": "x" * 1000}) for number in range(1000)]
+    path = tmp_path / f"a{suffix}"
+    path.write_text("[" + ",".join(text) + "]" if suffix == ".json" else "\n".join(text))
+    places = []
+    for record in stream_records(path, places.append):
+        assert abs(places[-1] / path.stat().st_size - record["number"] / 1000) < 0.1  # read in pieces of 64 KB
+    assert len(places) == 1000 and places[-1] == path.stat().st_size
+
+
+def test_the_progress_bar_of_a_stream_knows_how_long_it_is(atlas, tmp_path, capfd):
+    build_store("teochatlas", atlas, tmp_path / "out")
+    shown = capfd.readouterr().err
+    assert "100%" in shown and "300/300" in shown and "rejected=6" in shown
+
+
 def test_workers_do_not_change_the_bytes_of_a_stream(atlas, tmp_path, digest):
     build(atlas, tmp_path / "one")
     build(atlas, tmp_path / "two", workers=2)
