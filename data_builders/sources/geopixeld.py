@@ -163,13 +163,15 @@ def outlined(parts: Sequence[Sequence[Sequence[float]]], height: int, width: int
         width: Columns of the image.
 
     Raises:
-        ValueError: A part is no list of points.
+        ValueError: A part is no list of points, or some lie beyond the image.
     """
     picture = Image.new("1", (width, height))
     for part in parts:
         vertices = np.asarray(part, dtype=np.float64)
         if vertices.ndim != 2 or vertices.shape[1] != 2 or not np.isfinite(vertices).all():
             raise ValueError(f"a part has the shape {vertices.shape}, expected points [x, y]")
+        if (vertices < 0).any() or (vertices > (width, height)).any():
+            raise ValueError(f"a part reaches beyond the image of {width} x {height} pixels")
         if len(vertices) == 1:
             vertices = np.repeat(vertices, 2, axis=0)
         ImageDraw.Draw(picture).polygon([(float(x), float(y)) for x, y in vertices], fill=1, outline=1)

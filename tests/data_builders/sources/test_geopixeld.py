@@ -67,6 +67,7 @@ def test_names_are_asked_for_without_their_numbers(tmp_path):
     ("A <p>ship</p> [SEG] and [SEG].", [[BOX]], "masks and phrases differ"),
     ("A <p>ship</p> [SEG].", [[[1, 2, 3]]], "broken annotation"),
     ("A <p>ship</p> [SEG].", [[[[100, 100], [110, 100]]]], "broken annotation"),
+    ("A <p>ship</p> [SEG].", [[[[0, 0], [1e30, 0], [1e30, 5]]]], "broken annotation"),
     ("A <p>ship</p> [SEG].", None, "broken annotation"),
     ("", [], "empty answer"),
 ])
