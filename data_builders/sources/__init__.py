@@ -64,9 +64,6 @@ SOURCES = {
     "coco": ("coco", "Coco"),
     "geojson": ("geojson", "GeoJson"),
     "stac": ("stac", "Stac"),
-    "coco": ("coco", "Coco"),
-    "geojson": ("geojson", "GeoJson"),
-    "stac": ("stac", "Stac"),
 }
 
 
