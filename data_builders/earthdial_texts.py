@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
 
+from geotempo.data_builders.conversations import ROLES
 from geotempo.data_builders.instructions import image_named, task_by_form
 from geotempo.data_builders.source import Rejection
 from geotempo.data_builders.text_regions import Codec, Found, scaled_box, turned
@@ -123,7 +124,7 @@ def read_references(text: Any) -> list[str]:
     if not isinstance(text, str):
         return []
     bare = text.strip()
-    if bare.startswith('["'):
+    if bare == "[]" or bare.startswith('["'):
         try:
             members = json.loads(bare)
         except ValueError:
@@ -143,7 +144,10 @@ def row_turns(row: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[str]]:
     text = next((row[name] for name in TURNS if row.get(name)), None)
     if text is not None:
         turns = _turns(text)
-        return turns, read_references(turns[-1]["value"])
+        references = read_references(turns[-1]["value"])
+        if not references:
+            raise Rejection("empty answer", f"the last turn is {turns[-1]['value']!r}, without words")
+        return turns, references
     references = [reference for name in ANSWERS for reference in read_references(row.get(name))]
     if not isinstance(row.get("question"), str) or not references:
         raise Rejection("empty answer" if row.get("question") else "no conversation", "the row has no conversation, and no question with an answer")
@@ -161,6 +165,11 @@ def _turns(text: Any) -> list[dict[str, str]]:
             isinstance(turn, Mapping) and isinstance(turn.get("from"), str) and isinstance(turn.get("value"), str) for turn in found):
         raise Rejection("no conversation", f"conversations is {str(found)[:60]!r}; expected a list of objects with from and value")
     return [dict(turn) for turn in found]
+
+
+def asks(turn: Mapping[str, str]) -> bool:
+    """Whether a turn is a question; a system turn may stand in front, so that its place does not tell."""
+    return ROLES.get(turn["from"].strip().lower()) == "user"
 
 
 def boxes_on(question: str, count: int) -> int:

@@ -15,12 +15,10 @@ from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-import ijson
-
-from geotempo.data_builders.records import BROKEN_FILE, Broken
+from geotempo.data_builders.records import Broken, stream_list
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import Item, RecordSource, Rejection, find_image, need_folder
 from geotempo.model.errors import LayoutError
@@ -77,7 +75,8 @@ def join(root: Path, prefix: str, name_of: Callable[[Mapping[str, Any]], str]) -
     Args:
         root: Their folder.
         prefix: What their names begin with.
-        name_of: From an image record to the file name of the picture; records of one name are one picture.
+        name_of: From an image record to the file name of the picture, empty where it names none; records of one name are
+            one picture.
 
     Returns:
         Pictures in the order of the images file; a `Broken` for a question without answer or image and for a file that
@@ -88,9 +87,12 @@ def join(root: Path, prefix: str, name_of: Callable[[Mapping[str, Any]], str]) -
     names: dict[Any, str] = {}
     pictures: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for record in _active(root, prefix, "images", faults, off):
-        name = names[record["id"]] = name_of(record)
-        count, facts = pictures.get(name, (0, record))
-        pictures[name] = count + 1, facts
+        if name := name_of(record):
+            names[record["id"]] = name
+            count, facts = pictures.get(name, (0, record))
+            pictures[name] = count + 1, facts
+        else:
+            faults.append(Broken("image record without file name", f"{prefix}_images.json, id {record['id']}"))
     answers: defaultdict[Any, tuple[str, ...]] = defaultdict(tuple)
     for record in _active(root, prefix, "answers", faults, off):
         if text := str(record["answer"]).strip():
@@ -118,31 +120,31 @@ def _question(record: Mapping[str, Any], answers: tuple[str, ...]) -> Question:
 def _active(root: Path, prefix: str, which: str, faults: list[Broken], off: Counter[str]) -> Iterator[dict[str, Any]]:
     """The active records of a file; others are counted in `off`, what cannot be used is put among `faults`."""
     path = root / f"{prefix}_{which}.json"
-    try:
-        with path.open("rb") as handle:
-            for number, record in enumerate(ijson.items(handle, f"{which}.item", use_float=True)):
-                wrong = _wrong(record, which)
-                if wrong:
-                    faults.append(Broken("broken record", f"{path.name}, record {number}: {wrong}"))
-                elif record.get("active", True):
-                    yield record
-                else:
-                    off[which] += 1
-    except (ijson.JSONError, ValueError) as error:
-        faults.append(Broken(BROKEN_FILE, f"{path.name} is no whole JSON object ({' '.join(str(error).split())}); copy it again"))
+    for number, record in enumerate(stream_list(path, which)):
+        if isinstance(record, Broken):
+            faults.append(record)
+        elif wrong := _wrong(record, which):
+            faults.append(Broken("broken record", f"{path.name}, record {number}: {wrong}"))
+        elif record.get("active", True):
+            yield record
+        else:
+            off[which] += 1
 
 
 _KEYS = {"images": ("id",), "questions": ("id", "img_id", "type", "question"), "answers": ("question_id", "answer")}
 
 
 def _wrong(record: Any, which: str) -> str:
-    """What an active record lacks; empty where nothing."""
+    """What is wrong with an active record; empty where nothing is."""
     if not isinstance(record, Mapping):
         return f"{type(record).__name__}, no object"
     if not record.get("active", True):
         return ""
     missing = [key for key in _KEYS[which] if key not in record]
-    return f"no key {missing[0]!r}" if missing else ""
+    if missing:
+        return f"no key {missing[0]!r}"
+    odd = [key for key in _KEYS[which] if isinstance(record[key], bool) or not isinstance(record[key], str | int | float)]
+    return f"{odd[0]} is {str(record[odd[0]])[:60]}; expected a text or a number" if odd else ""
 
 
 class QuestionFiles(RecordSource):
@@ -164,7 +166,7 @@ class QuestionFiles(RecordSource):
 
     @abstractmethod
     def file_name(self, record: Mapping[str, Any]) -> str:
-        """File name of the picture of an image record."""
+        """File name of the picture of an image record; empty where it names none."""
 
     @abstractmethod
     def picture_samples(self, root: Path, key: str, picture: Picture) -> Iterator[Sample]:
@@ -188,7 +190,9 @@ class QuestionFiles(RecordSource):
                               f"{self.name} expects {self.expected}")
         for prefix in self.prefixes(root):
             for which in LISTS:
-                _check_file(root / f"{prefix}_{which}.json", which, self.name)
+                first = _first(root / f"{prefix}_{which}.json", which, self.name)
+                if which == "images" and first.get("active", True) and not self.file_name(first):
+                    raise LayoutError(f"{prefix}_images.json, record 0 names no file; it has the keys {', '.join(first)}")
 
     def items(self, root: Path) -> Iterator[Item]:
         """See `Source`."""
@@ -227,20 +231,22 @@ class QuestionFiles(RecordSource):
         return split, stem if prefix == first else f"{prefix}/{stem}"
 
 
-def _check_file(path: Path, which: str, source: str) -> None:
-    """Raise `LayoutError` where a file is missing or its first record is not of the form that is known."""
+def _first(path: Path, which: str, source: str) -> Mapping[str, Any]:
+    """The first record of a file.
+
+    Raises:
+        LayoutError: The file is missing, or the record is not of the form that is known.
+    """
     if not path.is_file():
         raise LayoutError(f"{path} is missing; {source} expects images, questions and answers of each split")
-    try:
-        with path.open("rb") as handle:
-            first = next(ijson.items(handle, f"{which}.item", use_float=True), None)
-    except (ijson.JSONError, ValueError) as error:
-        raise LayoutError(f"{path} is no JSON ({' '.join(str(error).split())}); copy it again") from None
+    first = next(stream_list(path, which), None)
     if first is None:
         raise LayoutError(f"{path} has no list {which!r}; {source} expects {{{which!r}: [...]}}")
-    wrong = _wrong(first, which)
-    if wrong:
+    if isinstance(first, Broken):
+        raise LayoutError(f"{path.parent}: {first.detail}")
+    if wrong := _wrong(first, which):
         raise LayoutError(f"{path}, record 0: {wrong}; expected {', '.join(_KEYS[which])}")
+    return dict(first)
 
 
 def metres(values: Sequence[Any]) -> tuple[float, float] | None:
@@ -256,8 +262,11 @@ def find_in(folders: Sequence[Path], name: str) -> Path:
     """The file of a picture in the first of several folders that has it.
 
     Raises:
-        Rejection: None has it.
+        Rejection: None has it, or the name leads out of them.
     """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise Rejection("missing image", f"{name} leads out of its folder")
     for folder in folders:
         try:
             return find_image(folder, name)

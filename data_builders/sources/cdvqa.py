@@ -46,7 +46,8 @@ class Cdvqa(QuestionFiles):
 
     def file_name(self, record: Mapping[str, Any]) -> str:
         """See `QuestionFiles`."""
-        return str(record["file_name"])
+        name = record.get("file_name")
+        return name.strip() if isinstance(name, str) else ""
 
     def picture_samples(self, root: Path, key: str, picture: Picture) -> Iterator[Sample]:
         """The questions about one pair."""

@@ -22,16 +22,18 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geotempo.data_builders.arrow_shards import STATE, columns, rows, shards
-from geotempo.data_builders.conversations import Conversation, read_conversation
+from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.earthdial_texts import (
     ANSWERS,
     EARTHDIAL,
     TURNS,
     Asked,
+    asks,
     boxes_on,
     earthdial_task,
     plain,
@@ -116,7 +118,9 @@ class Earthdial(RecordSource):
         """The conversation of one row."""
         part, _, number = key.rpartition(":")
         turns, references = row_turns(record)
-        asked = [read_question(turn["value"]) for turn in turns[::2]]
+        asked = [read_question(turn["value"]) for turn in turns if asks(turn)]
+        if not asked:
+            raise Rejection("no conversation", f"the turns are by {', '.join(turn['from'] for turn in turns)}; nobody asks")
         images = _images(record, key, asked[-1])
         draft = Draft(self.name, split_of(part), f"{part}:{number}", images, self.licence, {"part": part})
         yield row_sample(draft, turns, asked, references)
@@ -182,16 +186,20 @@ def row_sample(draft: Draft, turns: Sequence[Mapping[str, str]], asked: Sequence
     Raises:
         Rejection: The turns do not alternate, or a box is impossible.
     """
-    texts = [{"from": turn["from"], "value": asked[place // 2].text if place % 2 == 0 else plain(turn["value"])}
-             for place, turn in enumerate(turns)]
+    questions = iter(asked)
+    texts = [{"from": turn["from"], "value": next(questions).text if asks(turn) else plain(turn["value"])} for turn in turns]
     conversation = read_conversation(texts, len(draft.images))
     answer = conversation.messages[-1]
     if not EARTHDIAL.pattern.search(answer.text) and references:
-        conversation = Conversation((*conversation.messages[:-1], Message(answer.role, references[0])))
+        conversation = replace(conversation, messages=(*conversation.messages[:-1], Message(answer.role, references[0])))
     task = earthdial_task(asked[-1], answer.text, len(draft.images))
     facts: dict[str, Any] = {"tags": [one.task for one in asked] if any(one.task for one in asked) else None, "kind_of_image": asked[-1].kind or None,
              "references": list(references) if "caption" in task and "[[" not in references[0] else None}
-    return conversation_sample(draft, task, conversation, (EARTHDIAL,), number=lambda question: boxes_on(question, len(draft.images)),
-                               begin=lambda place, question: in_words(question, asked[place].task, draft.id(f"{task}:{place}")),
-                               finish=as_list if task == "change_grounding" else str,
-                               **{name: fact for name, fact in facts.items() if fact})
+    sample = conversation_sample(draft, task, conversation, (EARTHDIAL,), number=lambda question: boxes_on(question, len(draft.images)),
+                                 begin=lambda place, question: in_words(question, asked[place].task, draft.id(f"{task}:{place}")),
+                                 finish=as_list if task == "change_grounding" else str,
+                                 **{name: fact for name, fact in facts.items() if fact})
+    left = next((message.text for message in sample.messages if "[[" in message.text), "")
+    if left:
+        raise Rejection("impossible box", f"{left[left.index('[['):][:60]!r} is no list of boxes; a box has 4 numbers, or 5 with its angle")
+    return sample

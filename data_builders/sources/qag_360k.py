@@ -21,12 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ijson
-
 from geotempo.data_builders.instances import instances
 from geotempo.data_builders.label_tasks import list_sample
 from geotempo.data_builders.question_files import find_in
-from geotempo.data_builders.records import BROKEN_FILE, Broken
+from geotempo.data_builders.records import Broken, stream_list
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
     Draft,
@@ -164,11 +162,7 @@ def split_of(file: Path) -> str:
 
 def _questions(path: Path) -> Iterator[Any]:
     """Entries of the list `question`; last a `Broken` where the file breaks off."""
-    try:
-        with path.open("rb") as handle:
-            yield from ijson.items(handle, "question.item", use_float=True)
-    except (OSError, ijson.JSONError, ValueError) as error:
-        yield Broken(BROKEN_FILE, f"{path.name} is no whole JSON object ({' '.join(str(error).split())}); copy it again")
+    return stream_list(path, "question")
 
 
 def _wrong(record: Any) -> str:
@@ -178,5 +172,7 @@ def _wrong(record: Any) -> str:
     missing = [key for key in KEYS if key not in record]
     if missing:
         return f"it has no key {missing[0]!r}; expected {', '.join(KEYS)}"
+    if not isinstance(record["id"], int) and not (isinstance(record["id"], str) and Path(record["id"]).name == record["id"]):
+        return f"id is {str(record['id'])[:60]!r}; expected a number or the name of a mask"
     empty = [key for key in ("img_id", "question", "answer", "type") if not isinstance(record[key], str) or not record[key].strip()]
     return f"{empty[0]} is {record[empty[0]]!r}; expected words" if empty else ""

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
-from geotempo.data_builders.earthdial_texts import EARTHDIAL, TURNS, plain, read_question, read_references, row_turns
+from geotempo.data_builders.earthdial_texts import (
+    EARTHDIAL,
+    TURNS,
+    asks,
+    plain,
+    read_question,
+    read_references,
+    row_turns,
+)
 from geotempo.data_builders.source import Draft, Rejection
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.sources.earthdial import image_columns, row_sample, split_of
@@ -144,13 +152,27 @@ def test_what_cannot_be_used_is_named_with_its_row(tmp_path):
             {"jpg": {"bytes": b"no image", "path": None}, "conversations": talk}, {"jpg": made.image(0), "conversations": "[{"},
             {"jpg": made.image(0), "conversations": made.talk("[refer] <image> a ship", "[[1, 81, 1, 82, 0]]")},
             {"jpg": made.image(0), "conversations": made.talk("[refer] <image> a ship", "[[1, 81, 5]]")},
-            {"jpg": made.image(0), "conversations": None}]
+            {"jpg": made.image(0), "conversations": None},
+            {"jpg": made.image(0), "conversations": made.talk("[refer] <image> a ship", "[[nan, 20, 30, 40, 0]]")},
+            {"jpg": made.image(0), "conversations": made.talk("[refer] <image> a ship", "[[]]")},
+            {"jpg": made.image(0), "conversations": made.talk("[caption] <image> Describe.", '["", " "]')},
+            {"jpg": made.image(0), "conversations": json.dumps([{"from": "gpt", "value": "A field."}])}]
     made.part(tmp_path / "in" / "ships", rows)
     build_store("earthdial", tmp_path / "in", tmp_path / "out", progress=False, max_rejected=1.0)
     found = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert [(entry["key"], entry["reason"]) for entry in found] == [
         ("ships:1", "missing image"), ("ships:2", "broken image"), ("ships:3", "broken record"), ("ships:4", "impossible box"),
-        ("ships:5", "impossible box"), ("ships:6", "no conversation")]
+        ("ships:5", "impossible box"), ("ships:6", "no conversation"), ("ships:7", "impossible box"), ("ships:8", "impossible box"),
+        ("ships:9", "empty answer"), ("ships:10", "no conversation")]
+
+
+def test_a_system_turn_in_front_is_no_question():
+    turns, references = row_turns({"conversations": json.dumps([{"from": "system", "value": "Be brief."}, *json.loads(
+        made.talk("[caption] [hr_rgb_0.5] <image> Describe it.", "A field."))])})
+    asked = [read_question(turn["value"]) for turn in turns if asks(turn)]
+    sample = row_sample(Draft("earthdial", "train", "0", (IMAGE,), "unknown"), turns, asked, references)
+    assert (sample.task, sample.question, sample.target) == ("caption", "Describe it.", "A field.")
+    assert sample.meta["system"] == "Be brief." and sample.meta["tags"] == ["caption"]
 
 
 def test_a_shard_that_breaks_off_fails_the_build(tmp_path):

@@ -10,7 +10,9 @@ from PIL import Image
 
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
-from geotempo.data_builders.question_files import Picture, join
+from geotempo.data_builders.question_files import Picture, find_in, join
+from geotempo.data_builders.records import Broken
+from geotempo.data_builders.source import Rejection
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
 from geotempo.model.errors import InputError, LayoutError
@@ -154,6 +156,75 @@ def test_a_file_that_breaks_off_fails_the_build(tmp_path):
     path.write_text(path.read_text()[:-30])
     with pytest.raises(InputError, match=r"USGS_split_test_questions.json is no whole JSON object"):
         build("rsvqa-hr", root, tmp_path / "out", max_rejected=0.9)
+
+
+def test_records_that_say_too_little_are_set_aside_one_by_one(tmp_path):
+    root = made.cdvqa(tmp_path / "in")
+    path = root / "Val_images.json"
+    odd = [{"id": 7, "active": True}, {"id": [8], "file_name": "a.png", "active": True}, "none",
+           {"id": 9, "file_name": "../../00010.png", "active": True}]
+    path.write_text(json.dumps({"images": json.loads(path.read_text())["images"] + odd}))
+    answers = root / "Val_answers.json"
+    answers.write_text(json.dumps({"answers": [*json.loads(answers.read_text())["answers"], {"id": 9, "question_id": 4, "answer": None}]}))
+    questions = root / "Val_questions.json"
+    far = made.question(0, 9, "change_or_not", "Far away?")
+    questions.write_text(json.dumps({"questions": [*json.loads(questions.read_text())["questions"], far]}))
+    store, _ = build("cdvqa", root, tmp_path / "out", max_rejected=0.9)
+    assert len(store) == 5
+    details = {entry["detail"] for entry in rejected(tmp_path / "out") if not entry["reason"].startswith("question without")}
+    assert details == {"../../00010.png leads out of its folder (1 questions in Val_questions.json)", "Val_images.json, id 7",
+                       "Val_answers.json, record 6: answer is None; expected a text or a number", "Val_images.json, record 6: str, no object",
+                       "Val_images.json, record 5: id is [8]; expected a text or a number"}
+
+
+@pytest.mark.parametrize(("which", "place", "field", "value", "reasons"), [
+    ("images", 2, "file_name", None, ["image record without file name", "question without image"]),
+    ("images", 2, "id", [1], ["broken record", "question without image"]),
+    ("questions", 2, "img_id", {}, ["broken record"]),
+    ("questions", 2, "question", None, ["broken record"]),
+    ("answers", 2, "answer", None, ["broken record", "question without answer"]),
+    ("answers", 2, "question_id", [2], ["broken record", "question without answer"]),
+    ("answers", 2, "answer", " ", ["question without answer"]),
+])
+def test_an_odd_value_costs_its_own_question_only(tmp_path, which, place, field, value, reasons):
+    root = made.cdvqa(tmp_path)
+    path = root / f"Val_{which}.json"
+    records = json.loads(path.read_text())
+    records[which][place][field] = value
+    path.write_text(json.dumps(records))
+    source = make_source("cdvqa")
+    source.check_layout(root)
+    found = list(join(root, "Val", source.file_name))
+    kept = {question.id for picture in found if isinstance(picture, Picture) for question in picture.questions}
+    assert kept == {0, 1}
+    always = ["question without answer", "question without image"]
+    assert sorted(entry.reason for entry in found if isinstance(entry, Broken)) == sorted([*reasons, *always])
+
+
+def test_a_first_image_record_without_file_name_is_another_layout(tmp_path):
+    root = made.cdvqa(tmp_path)
+    path = root / "Val_images.json"
+    path.write_text(path.read_text().replace("file_name", "name"))
+    with pytest.raises(LayoutError, match=r"Val_images.json, record 0 names no file; it has the keys id, .*name"):
+        make_source("cdvqa").check_layout(root)
+
+
+def test_a_byte_order_mark_in_front_is_no_fault(tmp_path):
+    root = made.cdvqa(tmp_path)
+    for path in root.glob("Val_*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    source = make_source("cdvqa")
+    source.check_layout(root)
+    assert sum(isinstance(found, Picture) for found in join(root, "Val", source.file_name)) == 2
+
+
+@pytest.mark.parametrize("name", ["../im2/1.png", "..\\im2\\1.png", "{root}/im2/1.png"])
+def test_no_image_is_read_outside_the_folder_that_is_named(tmp_path, name):
+    save(tmp_path / "im2" / "1.png", 1, (8, 8))
+    save(tmp_path / "im1" / "sub" / "2.png", 1, (8, 8))
+    with pytest.raises(Rejection, match="leads out of its folder"):
+        find_in([tmp_path / "im1"], name.format(root=tmp_path))
+    assert find_in([tmp_path / "im1"], "sub/2.png").is_file()
 
 
 def test_lines_of_rsivqa(tmp_path):
