@@ -1,4 +1,4 @@
-"""COCO annotation files of any size: streamed, and grouped by image as encoded JSON, so that no file is held as objects."""
+"""COCO annotation files of any size: streamed, and grouped by image as encoded JSON, never held as objects."""
 
 import json
 from collections import defaultdict
@@ -52,8 +52,15 @@ def read_coco(path: Path) -> CocoFile:
     objects: dict[Any, list[bytes]] = defaultdict(list)
     classes = {_get(one, "id", path, "categories"): str(_get(one, "name", path, "categories")).replace("_", " ")
                for one in _stream(path, "categories")}
-    images = [(_get(one, "id", path, "images"), str(_get(one, "file_name", path, "images")), one.get("width"), one.get("height"))
-              for one in _stream(path, "images")]
+    images = [
+        (
+            _get(one, "id", path, "images"),
+            str(_get(one, "file_name", path, "images")),
+            one.get("width"),
+            one.get("height"),
+        )
+        for one in _stream(path, "images")
+    ]
     outlined = False
     for one in _stream(path, "annotations"):
         outlined = outlined or bool(one.get("segmentation"))
@@ -65,7 +72,7 @@ def read_coco(path: Path) -> CocoFile:
 
 
 def is_objects(path: Path) -> bool:
-    """Whether a JSON file is a COCO annotation of objects: a list of images, and no captions or panoptic segments instead of objects."""
+    """Whether a JSON file is a COCO annotation of objects: a list of images, and no captions or panoptic segments."""
     try:
         with path.open("rb") as handle:
             if next(ijson.items(handle, "images.item", use_float=True), None) is None:
@@ -88,11 +95,16 @@ def _stream(path: Path, name: str) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise LayoutError(f"cannot read {path}: {error.strerror}") from None
     except (ijson.JSONError, ValueError) as error:
-        raise LayoutError(f"{path.name} is no whole JSON file ({' '.join(str(error).split())[:120]}); copy it again") from None
+        raise LayoutError(
+            f"{path.name} is no whole JSON file ({' '.join(str(error).split())[:120]}); copy it again"
+        ) from None
 
 
 def _get(one: dict[str, Any], key: str, path: Path, name: str) -> Any:
     if one.get(key) is None or isinstance(one[key], list | dict):
-        raise LayoutError(f"{path.name}: an entry of {name} has no {key}; expected a COCO annotation: images (id, file_name), annotations "
-                          "(image_id, category_id, segmentation or bbox), categories (id, name)")
+        raise LayoutError(
+            f"{path.name}: an entry of {name} has no {key}; expected a COCO annotation: images (id, file_name), "
+            f"annotations "
+            "(image_id, category_id, segmentation or bbox), categories (id, name)"
+        )
     return one[key]

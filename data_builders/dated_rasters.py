@@ -49,50 +49,66 @@ class LeftOut:
 class DatedRasters(Source):
     """Objects on each date, what came and went between consecutive dates, and when single objects appeared.
 
-    Nothing is said about a class where a label of it has no usable date, is a sliver, or lies where there is no data. Labels that
-    cannot be used are set aside one by one. Tiles without any label are mostly left out.
+    Nothing is said about a class where a label of it has no usable date, is a sliver, or lies where there is no data.
+    Labels that cannot be used are set aside one by one. Tiles without any label are mostly left out.
 
     Args:
-        licence: Terms of the data, `ID; details`, or `unknown`; nobody else can say.
-        labels: The GeoJSON file, absolute or below the root; empty takes the only one there.
-        class_field: Property of the labels that holds their class.
-        thing: One class of all labels, instead of `class_field`.
-        date_field: Property with the date from which on an object can be seen; empty where labels hold on every image.
-        end_field: Property with the date from which on it is gone.
-        labels_crs: Coordinate reference system of the labels, where the file does not say it right.
-        tile: Longest side of a tile in pixels; 0 for whole rasters.
-        overlap: Pixels that neighbouring tiles share.
-        bands: Bands to show, as `geotempo predict --bands` takes them; empty takes red, green and blue.
-        empty: Share, 0 to 1, of the tiles without labels that is kept.
-        added: What happened to what came, for the questions ("buildings that were built").
-        removed: What happened to what went.
-        split: Split of all samples.
-        val_share: Share, 0 to 1, of the places that goes to val; of the tiles where there is one place.
-        dataset: Name of the data set in the samples.
+        **options: See `geotempo.data_builders.sources.geojson.GeoJson`.
     """
 
     version = 1
     licence = "unknown; the user says"
     citation = "the user's own data"
     evidence = "real"
-    tasks = ("referring_segmentation", "counting", "vqa", "region_vqa", "change_vqa", "change_grounding", "change_segmentation",
-             "temporal_referring")
+    tasks = (
+        "referring_segmentation",
+        "counting",
+        "vqa",
+        "region_vqa",
+        "change_vqa",
+        "change_grounding",
+        "change_segmentation",
+        "temporal_referring",
+    )
     chunk = 4
 
-    def __init__(self, licence: str, labels: str = "", class_field: str = "class", thing: str = "", date_field: str = "date",
-                 end_field: str = "", labels_crs: str = "", tile: int = 512, overlap: int = 0, bands: str = "", empty: float = 0.2,
-                 added: str = "added", removed: str = "removed", split: Literal["train", "val", "test"] = "train",
-                 val_share: float = 0.0, dataset: str = "own") -> None:
+    def __init__(
+        self,
+        licence: str,
+        labels: str = "",
+        class_field: str = "class",
+        thing: str = "",
+        date_field: str = "date",
+        end_field: str = "",
+        labels_crs: str = "",
+        tile: int = 512,
+        overlap: int = 0,
+        bands: str = "",
+        empty: float = 0.2,
+        added: str = "added",
+        removed: str = "removed",
+        split: Literal["train", "val", "test"] = "train",
+        val_share: float = 0.0,
+        dataset: str = "own",
+    ) -> None:
         licence_id(licence)
         if tile < 0 or not 0 <= overlap <= tile // 2:
-            raise InputError(f"tile is {tile} and overlap {overlap}; give a side in pixels (0 for whole rasters), and at most half of it")
+            raise InputError(
+                f"tile is {tile} and overlap {overlap}; give a side in pixels (0 for whole rasters), and at most half "
+                f"of it"
+            )
         if split not in SPLITS or not 0 <= val_share <= 1 or not 0 <= empty <= 1:
-            raise InputError(f"split is {split}, val_share {val_share:g}, empty {empty:g}; allowed: {', '.join(SPLITS)}, and shares of 0 to 1")
+            raise InputError(
+                f"split is {split}, val_share {val_share:g}, empty {empty:g}; allowed: {', '.join(SPLITS)}, and shares "
+                f"of 0 to 1"
+            )
         if not re.fullmatch(r"[\w.-]+", dataset):
             raise InputError(f"dataset is {dataset!r}; use letters, digits, '.', '_' and '-'")
         if end_field and not date_field:
             raise InputError(f"end_field={end_field} without date_field; give both, or none")
-        self.fields = LabelFields(f"={thing.strip().lower()}" if thing else class_field, date_field, end_field, labels_crs)
+        self.fields = LabelFields(
+            f"={thing.strip().lower()}" if thing else class_field, date_field, end_field, labels_crs
+        )
         self.label_path, self.tile, self.overlap, self.bands, self.empty = labels, tile, overlap, bands or None, empty
         self.added, self.removed, self.split, self.val_share, self.dataset = added, removed, split, val_share, dataset
         self.licence = licence  # type: ignore[misc]  # here it is not the class that knows
@@ -125,15 +141,22 @@ class DatedRasters(Source):
             raise LayoutError(f"{root} is not there; give the folder of the rasters with --root")
         places, labels = self.places(root), self._labels(root)
         if self.val_share and self.overlap and len(places) == 1:
-            raise LayoutError(f"val_share={self.val_share:g} parts the tiles of the one place, which overlap by {self.overlap} pixels, so that "
-                              "val would show what train shows; set overlap=0")
+            raise LayoutError(
+                f"val_share={self.val_share:g} parts the tiles of the one place, which overlap by {self.overlap} "
+                f"pixels, so that "
+                "val would show what train shows; set overlap=0"
+            )
         usable = [label.shape for label in labels.all if label.fault is None]
         spans = [footprint(place.grid) for place in places]
         if not any(_meet(shapely.bounds(shape), span) for shape in usable for span in spans):
             faulty = next((label.fault for label in labels.all if label.fault), None)
-            where = f"none of its {len(labels.all)} labels can be used, the first: {faulty[1]}" if not usable and faulty else \
-                f"its labels begin at {_spot(shapely.bounds(usable[0]))}, the rasters at {_spot(spans[0])} (longitude, latitude); if its coordinates are of " \
+            where = (
+                f"none of its {len(labels.all)} labels can be used, the first: {faulty[1]}"
+                if not usable and faulty
+                else f"its labels begin at {_spot(shapely.bounds(usable[0]))}, the rasters at {_spot(spans[0])} "
+                     f"(longitude, latitude); if its coordinates are of "
                 "another system, give it with labels_crs=EPSG:n"
+            )
             raise LayoutError(f"no label of {self.label_file(root).name} lies on a raster: {where}")
 
     def fingerprint(self, root: Path) -> str:
@@ -165,15 +188,19 @@ class DatedRasters(Source):
         if not tile.images or not self._wanted(item.key, tile):
             return
         meta = {"scene": spec.place.name, "footprint": list(tile.footprint)}
-        drafts = [Draft(self.dataset, self._split(root, spec), f"{item.key}/{slug(date.text)}", (image,), self.licence, meta)
-                  for image, date in zip(tile.images, tile.dates, strict=True)]
+        drafts = [
+            Draft(self.dataset, self._split(root, spec), f"{item.key}/{slug(date.text)}", (image,), self.licence, meta)
+            for image, date in zip(tile.images, tile.dates, strict=True)
+        ]
         for view, draft in enumerate(drafts):
             told = _told(classes, tile.doubts[view])
             there = [thing.region for thing in tile.things if thing.states[view] and thing.region.label in told]
             yield from object_tasks(draft, there, told, masks=True) if told else ()
         if self.fields.start and len(tile.images) > 1:
             for view, (first, second) in enumerate(pairwise(drafts)):
-                pair = replace(first, key=f"{first.key}_{second.key.rpartition('/')[2]}", images=(*first.images, *second.images))
+                pair = replace(
+                    first, key=f"{first.key}_{second.key.rpartition('/')[2]}", images=(*first.images, *second.images)
+                )
                 yield from self._changes(pair, tile, view, _told(classes, tile.doubts[view] | tile.doubts[view + 1]))
             yield from _appearances(replace(drafts[0], key=item.key, images=tile.images), tile)
 
@@ -239,7 +266,7 @@ class DatedRasters(Source):
 
 
 def _appearances(draft: Draft, tile: Tile) -> Iterator[Sample]:
-    """In which image a few objects of each class are seen first: of those that came, and of as many that were there before."""
+    """In which image a few objects of each class are seen first: some that came, as many that were there before."""
     dated = [thing for thing in tile.things if None not in thing.states and any(thing.states)]
     for name in sorted({thing.region.label for thing in dated}):
         same = [thing for thing in dated if thing.region.label == name]
@@ -250,7 +277,9 @@ def _appearances(draft: Draft, tile: Tile) -> Iterator[Sample]:
                 # The place is shown on the last image, whichever is the answer.
                 place = replace(unnamed(thing.region), image=len(tile.images))
                 question = ask("temporal_referring.appears", draft.id(tag), thing=name)
-                yield draft.sample(tag, "temporal_referring", question, image_list([thing.states.index(True) + 1]), [place])
+                yield draft.sample(
+                    tag, "temporal_referring", question, image_list([thing.states.index(True) + 1]), [place]
+                )
 
 
 def _told(classes: Sequence[str], doubts: frozenset[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""GeoJSON labels with a class and dates: read as a stream, brought to longitude and latitude on WGS 84, asked for by date.
+"""GeoJSON labels with a class and dates: read as a stream, brought to WGS 84, asked for by date.
 
 RFC 7946 wants WGS 84; files with the older `crs` member, or of a system that is given, are brought there.
 """
@@ -31,7 +31,8 @@ class LabelFields:
 
     Attributes:
         thing: Property with the class, or `=name` for one class of all.
-        start: Property with the date from which on it can be seen; empty where labels have none, and hold on every image.
+        start: Property with the date from which on it can be seen; empty where labels have none, and hold on every
+            image.
         end: Property with the date from which on it is gone; empty where nothing goes.
         crs: Coordinate reference system, where the file's own word is wrong or missing.
     """
@@ -81,7 +82,11 @@ class Labels:
 
 
 def _reached(event: AcquisitionDate, image: AcquisitionDate) -> bool | None:
-    """Whether a date was reached when an image was taken. An event of a day counts for images of that day, equal dates as reached."""
+    """Whether a date was reached when an image was taken; an event of a day is, on images of that day.
+
+    Returns:
+        None where the dates are too coarse to tell; equal ones count as reached.
+    """
     (first, last), (taken, until) = event.span, image.span
     if last <= taken or event.span == image.span:
         return True
@@ -119,7 +124,9 @@ def _features(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise LayoutError(f"cannot read {path}: {error.strerror}") from None
     except (ijson.JSONError, ValueError) as error:
-        raise LayoutError(f"{path.name} is no whole GeoJSON file ({' '.join(str(error).split())[:120]}); copy it again") from None
+        raise LayoutError(
+            f"{path.name} is no whole GeoJSON file ({' '.join(str(error).split())[:120]}); copy it again"
+        ) from None
 
 
 def _own_crs(path: Path) -> str:
@@ -132,8 +139,11 @@ def _check_fields(path: Path, fields: LabelFields, features: list[Any]) -> None:
     known = list(dict.fromkeys(str(name) for feature in features for name in _properties(feature)))
     for option, name in (("class_field", fields.thing), ("date_field", fields.start), ("end_field", fields.end)):
         if name and not name.startswith("=") and name not in known:
-            raise LayoutError(f"{option}={name}, but none of the first {len(features)} features of {path.name} has this property; they have: "
-                              f"{', '.join(known) or 'none'}")
+            raise LayoutError(
+                f"{option}={name}, but none of the first {len(features)} features of {path.name} has this property; "
+                f"they have: "
+                f"{', '.join(known) or 'none'}"
+            )
 
 
 def _properties(feature: Any) -> Mapping[str, Any]:
@@ -153,7 +163,10 @@ def _projection(path: Path, crs: str) -> Any:
         system = pyproj.CRS.from_user_input(crs)
         change = pyproj.Transformer.from_crs(system, "OGC:CRS84", always_xy=True)
     except pyproj.exceptions.ProjError as error:
-        raise LayoutError(f"{path.name}: the coordinate system {crs[:60]!r} is unknown ({str(error)[:80]}); give it with labels_crs=EPSG:n") from None
+        raise LayoutError(
+            f"{path.name}: the coordinate system {crs[:60]!r} is unknown ({str(error)[:80]}); give it with "
+            f"labels_crs=EPSG:n"
+        ) from None
 
     def project(xy: FloatArray) -> FloatArray:
         lon, lat = change.transform(xy[:, 0], xy[:, 1])
@@ -165,7 +178,11 @@ def _projection(path: Path, crs: str) -> Any:
 def _label(path: Path, number: int, feature: Any, fields: LabelFields, project: Any) -> Label:
     """One feature; what is wrong with it goes into `fault`."""
     properties, where = _properties(feature), f"{path.name}, feature {number}"
-    thing = fields.thing[1:] if fields.thing.startswith("=") else " ".join(str(properties.get(fields.thing) or "").replace("_", " ").split()).lower()
+    thing = (
+        fields.thing[1:]
+        if fields.thing.startswith("=")
+        else " ".join(str(properties.get(fields.thing) or "").replace("_", " ").split()).lower()
+    )
     surface, fault = _surface(feature, where, project)
     if not thing:
         fault = fault or ("no class", f"{where} has no {fields.thing}")
@@ -174,7 +191,10 @@ def _label(path: Path, number: int, feature: Any, fields: LabelFields, project: 
         value = properties.get(name) if name else None
         date = read_day(value)
         if name and date is None and (needed or value not in (None, "")):
-            fault = fault or ("unknown date", f"{where}: {name} is {json.dumps(value)[:40]}; expected a date such as 2021-05-03 or a year")
+            fault = fault or (
+                "unknown date",
+                f"{where}: {name} is {json.dumps(value)[:40]}; expected a date such as 2021-05-03 or a year",
+            )
         dates.append(date)
     start, end = dates
     if start and end and end.span[0] < start.span[0]:
@@ -187,17 +207,31 @@ def _surface(feature: Any, where: str, project: Any) -> tuple[shapely.Geometry, 
     geometry: Any = feature.get("geometry") if isinstance(feature, Mapping) else None
     kind = geometry.get("type") if isinstance(geometry, Mapping) else None
     if kind not in ("Polygon", "MultiPolygon"):
-        return shapely.MultiPolygon(), ("no polygon", f"{where} is {kind or 'without geometry'}; only polygons have an inside")
+        return shapely.MultiPolygon(), (
+            "no polygon",
+            f"{where} is {kind or 'without geometry'}; only polygons have an inside",
+        )
     try:
         raw = shapely.segmentize(shapely.force_2d(shape_of(geometry)), _STEP_DEG) if project is None else \
             shapely.transform(shapely.force_2d(shape_of(geometry)), project)
         valid = shapely.make_valid(raw)
-    except (shapely.errors.ShapelyError, InputError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+    except (
+        shapely.errors.ShapelyError,
+        InputError,
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+    ) as error:
         return shapely.MultiPolygon(), ("broken polygon", f"{where}: {' '.join(str(error).split())[:100]}")
     west, south, east, north = valid.bounds if not valid.is_empty else (0, 0, 0, 0)
     if not (-540 <= west <= east <= 540 and -90 <= south <= north <= 90):
-        detail = (f"{where} reaches from {west:.6g}, {south:.6g} to {east:.6g}, {north:.6g}, which are no degrees; give the file's coordinate "
-                  "system with labels_crs=EPSG:n")
+        detail = (
+            f"{where} reaches from {west:.6g}, {south:.6g} to {east:.6g}, {north:.6g}, which are no degrees; give the "
+            f"file's coordinate "
+            "system with labels_crs=EPSG:n"
+        )
         return shapely.MultiPolygon(), ("outside the globe", detail)
     if valid.area <= 0:
         return shapely.MultiPolygon(), ("broken polygon", f"{where} has no area")

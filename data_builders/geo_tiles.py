@@ -139,8 +139,11 @@ def open_dated(path: str, date: AcquisitionDate, name: str = "", series: str = "
     """
     grid = open_source(path).grid
     if grid.place is None:
-        raise LayoutError(f"{Path(path).name} has no georeference, so labels cannot be laid on it; assign one, e.g. with gdal_edit.py -a_srs "
-                          "EPSG:n -a_ullr WEST NORTH EAST SOUTH")
+        raise LayoutError(
+            f"{Path(path).name} has no georeference, so labels cannot be laid on it; assign one, e.g. with "
+            f"gdal_edit.py -a_srs "
+            "EPSG:n -a_ullr WEST NORTH EAST SOUTH"
+        )
     return Dated(path, date, grid, Path(path).stat().st_mtime_ns, name, series)
 
 
@@ -150,14 +153,17 @@ def footprint(grid: Grid, window: Window | None = None) -> tuple[float, float, f
     rows, columns = window or (slice(0, grid.height), slice(0, grid.width))
     side = np.linspace(0, 1, 9)
     x, y = columns.start + (columns.stop - columns.start) * side, rows.start + (rows.stop - rows.start) * side
-    edge = np.concatenate([np.stack([x, np.full(9, end)], 1) for end in y[[0, -1]]] + [np.stack([np.full(9, end), y], 1) for end in x[[0, -1]]])
+    edge = np.concatenate(
+        [np.stack([x, np.full(9, end)], 1) for end in y[[0, -1]]]
+        + [np.stack([np.full(9, end), y], 1) for end in x[[0, -1]]]
+    )
     lonlat = grid.place.lonlat(edge)
     west, south, east, north = (float(value) for value in (*lonlat.min(axis=0), *lonlat.max(axis=0)))
     return west, south, east, north
 
 
 def group_places(rasters: Sequence[Dated]) -> list[Place]:
-    """Rasters that cover each other by `SAME_PLACE` or more as places, each in time order; named after their first file.
+    """Rasters that cover each other by `SAME_PLACE` or more as places, each in time order.
 
     Raises:
         LayoutError: Two rasters of one place have one date.
@@ -166,7 +172,9 @@ def group_places(rasters: Sequence[Dated]) -> list[Place]:
     for raster in sorted(rasters, key=lambda one: (one.date.sort_key, one.path)):
         ground = shapely.box(*footprint(raster.grid))
         for other, members in groups:
-            if raster.series == members[0].series and ground.intersection(other).area >= SAME_PLACE * min(ground.area, other.area):
+            if raster.series == members[0].series and ground.intersection(other).area >= SAME_PLACE * min(
+                ground.area, other.area
+            ):
                 members.append(raster)
                 break
         else:
@@ -176,8 +184,11 @@ def group_places(rasters: Sequence[Dated]) -> list[Place]:
     for _, members in groups:
         for first, second in pairwise(members):
             if first.date == second.date:
-                raise LayoutError(f"{Path(first.path).name} and {Path(second.path).name} show one place on one date ({first.date}); keep one of "
-                                  "them, or give their times")
+                raise LayoutError(
+                    f"{Path(first.path).name} and {Path(second.path).name} show one place on one date ({first.date}); "
+                    f"keep one of "
+                    "them, or give their times"
+                )
         stem = members[0].name or Path(members[0].path).stem
         names[stem] += 1
         places.append(Place(stem if names[stem] == 1 else f"{stem}~{names[stem]}", tuple(members)))
@@ -212,7 +223,9 @@ def _on_place(place: Place, labels: Labels) -> tuple[list[Label], list[shapely.G
     """Labels that may touch a place, their shapes in its pixels, and an index of these."""
     ground = place.grid.place
     assert ground is not None
-    near = shapely.STRtree([label.shape for label in labels.all]).query(shapely.box(*footprint(place.grid)).buffer(1e-6))
+    near = shapely.STRtree([label.shape for label in labels.all]).query(
+        shapely.box(*footprint(place.grid)).buffer(1e-6)
+    )
     chosen = [labels.all[index] for index in sorted(near.tolist())]
     shapes = [_in_pixels(label.shape, ground) for label in chosen]
     return chosen, shapes, shapely.STRtree(shapes)

@@ -1,7 +1,8 @@
 """Pickle files of plain data, read without running anything that they say.
 
-A pickle is a program. Here it may build lists, dictionaries, tuples, text, bytes, numbers, truth values and None; a program that
-names a function or a class, or that would call, import or restore anything, is refused before its next step.
+A pickle is a program. Here it may build lists, dictionaries, tuples, text, bytes, numbers, truth values and None; a
+program that names a function or a class, or that would call, import or restore anything, is refused before its next
+step.
 """
 
 import io
@@ -53,8 +54,18 @@ def loads_plain(data: bytes, name: str) -> Any:
         return _Plain(data, name).load()
     except InputError:
         raise
-    except (pickle.UnpicklingError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-            MemoryError, RecursionError) as error:
+    except (
+        pickle.UnpicklingError,
+        ValueError,
+        EOFError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         raise _broken(name, error) from None
 
 
@@ -94,9 +105,14 @@ def _look_through(data: bytes, name: str) -> None:
 
 
 def _refused(name: str, what: str) -> InputError:
-    return InputError(f"{name} {what}, and an annotation file is plain data only (lists, dictionaries, tuples, text, bytes, numbers): "
-                      "it was not run; get the file from its authors, or save it as plain data")
+    return InputError(
+        f"{name} {what}, and an annotation file is plain data only (lists, dictionaries, tuples, text, bytes, "
+        f"numbers): "
+        "it was not run; get the file from its authors, or save it as plain data"
+    )
 
 
 def _broken(name: str, error: Exception) -> InputError:
-    return InputError(f"{name} is no whole pickle file ({' '.join(str(error).split())[:120] or type(error).__name__}); copy it again")
+    return InputError(
+        f"{name} is no whole pickle file ({' '.join(str(error).split())[:120] or type(error).__name__}); copy it again"
+    )

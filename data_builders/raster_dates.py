@@ -10,16 +10,27 @@ from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.metadata import Facts
 
-TAGS = ("ACQUISITION_DATE", "ACQUISITIONDATETIME", "ACQUISITIONDATE", "DATE_ACQUIRED", "SENSING_TIME", "DATETIME", "TIFFTAG_DATETIME")
+TAGS = (
+    "ACQUISITION_DATE",
+    "ACQUISITIONDATETIME",
+    "ACQUISITIONDATE",
+    "DATE_ACQUIRED",
+    "SENSING_TIME",
+    "DATETIME",
+    "TIFFTAG_DATETIME",
+)
 """Tags of GeoTIFFs that hold a date, the most telling first; the last is often when the file was written."""
 
-_IN_NAMES = (re.compile(r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?!\d)"), re.compile(r"(?<!\d)(\d{4})[-_.](\d{2})(?!\d)"),
-             re.compile(r"(?<!\d)((?:19|20)\d{2})(?!\d)"))
+_IN_NAMES = (
+    re.compile(r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?!\d)"),
+    re.compile(r"(?<!\d)(\d{4})[-_.](\d{2})(?!\d)"),
+    re.compile(r"(?<!\d)((?:19|20)\d{2})(?!\d)"),
+)
 _WRITTEN = re.compile(r"(\d{4})[-:/.]?(\d{2})?[-:/.]?(\d{2})?(?:[T ].*)?")
 
 
 def read_day(value: Any) -> AcquisitionDate | None:
-    """A date as fields of labels and tags write it: ISO 8601, `20210503`, `2021/05/03`, `2021:05:03 10:00:00`, or a year.
+    """A date as people and tags write it: ISO 8601, `20210503`, `2021/05/03`, `2021:05:03 10:00:00`, or a year.
 
     A time without a zone is left out.
 
@@ -65,8 +76,15 @@ def raster_date(path: Path, facts: Facts, pattern: str = "") -> AcquisitionDate:
     else:
         found = stac_date(facts.properties) or _in_name(path.stem) or _in_tags(facts.tags)
     if found is None:
-        where = f"its name does not fit date_pattern={pattern}" if pattern else "neither its name, its tags nor a STAC item beside it"
-        raise LayoutError(f"{path.name} has no date: {where}; put it into the name (2021-05-03), or say where it stands with date_pattern")
+        where = (
+            f"its name does not fit date_pattern={pattern}"
+            if pattern
+            else "neither its name, its tags nor a STAC item beside it"
+        )
+        raise LayoutError(
+            f"{path.name} has no date: {where}; put it into the name (2021-05-03), or say where it stands with "
+            f"date_pattern"
+        )
     return found
 
 

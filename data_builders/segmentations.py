@@ -18,8 +18,9 @@ def segmented(segmentation: Any, height: int, width: int, label: str, image: int
     """A segmentation as a region: one simple ring stays a polygon, everything else becomes a mask.
 
     Args:
-        segmentation: A list of rings `[x, y, x, y, ...]` in pixels, one such ring, a dictionary of run lengths with `size`
-            [height, width] and `counts` (a list, or compressed), or a list of such dictionaries, whose union is meant.
+        segmentation: A list of rings `[x, y, x, y, ...]` in pixels, one such ring, a dictionary of run lengths with
+            `size` [height, width] and `counts` (a list, or compressed), or a list of such dictionaries, whose union is
+            meant.
         height: Rows of the image.
         width: Columns.
         label: Of the region.
@@ -31,7 +32,9 @@ def segmented(segmentation: Any, height: int, width: int, label: str, image: int
     try:
         geometry = _geometry(segmentation, height, width)
     except (TypeError, ValueError, KeyError, IndexError, OverflowError, InputError) as error:
-        raise Rejection("broken segmentation", f"{label}: {' '.join(str(error).split())[:160] or type(error).__name__}") from None
+        raise Rejection(
+            "broken segmentation", f"{label}: {' '.join(str(error).split())[:160] or type(error).__name__}"
+        ) from None
     points = mask_points(rasterize(geometry, height, width))
     if points is None:
         raise Rejection("empty segmentation", f"{label}: no pixel of the image of {width} x {height} lies inside")
@@ -64,7 +67,10 @@ def inside_box(corners: tuple[float, float, float, float], height: int, width: i
         raise Rejection("impossible box", f"{label}: [{x1:g}, {y1:g}, {x2:g}, {y2:g}] needs x1 < x2 and y1 < y2")
     left, top, right, bottom = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
     if left >= right or top >= bottom or (right - left) * (bottom - top) < (x2 - x1) * (y2 - y1) / 2:
-        raise Rejection("impossible box", f"{label}: [{x1:g}, {y1:g}, {x2:g}, {y2:g}] lies outside of the image of {width} x {height}")
+        raise Rejection(
+            "impossible box",
+            f"{label}: [{x1:g}, {y1:g}, {x2:g}, {y2:g}] lies outside of the image of {width} x {height}",
+        )
     return Box(left, top, right, bottom)
 
 
@@ -114,7 +120,9 @@ def _ring(values: Any) -> Polygon:
 
 def as_polygon(shape: shapely.Polygon) -> Polygon:
     """A polygon of shapely in pixels, with its holes."""
-    exterior, *holes = ([(float(x), float(y)) for x, y, *_ in ring.coords[:-1]] for ring in (shape.exterior, *shape.interiors))
+    exterior, *holes = (
+        [(float(x), float(y)) for x, y, *_ in ring.coords[:-1]] for ring in (shape.exterior, *shape.interiors)
+    )
     return Polygon(tuple(exterior), tuple(tuple(hole) for hole in holes))
 
 

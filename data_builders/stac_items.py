@@ -1,4 +1,4 @@
-"""Local STAC catalogues: items by their links, and the raster of an item. Item files are plain JSON and are read as such."""
+"""Local STAC catalogues: items by their links, and the raster of an item. Files are read as the plain JSON they are."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -58,7 +58,11 @@ class StacItem:
     def assets(self) -> dict[str, Mapping[str, Any]]:
         """Its assets by key."""
         found = self.body.get("assets")
-        return {str(key): asset for key, asset in found.items() if isinstance(asset, Mapping)} if isinstance(found, Mapping) else {}
+        return (
+            {str(key): asset for key, asset in found.items() if isinstance(asset, Mapping)}
+            if isinstance(found, Mapping)
+            else {}
+        )
 
     def path(self, asset: Mapping[str, Any]) -> Path | None:
         """Where an asset lies; None where it is not on this machine."""
@@ -74,7 +78,10 @@ def read_catalogue(root: Path) -> list[StacItem]:
     start = [root / name for name in ROOTS if (root / name).is_file()] if root.is_dir() else [root]
     found = {item.file: item for item in (_linked(start[0], set()) if start else _loose(root))}
     if not found:
-        raise LayoutError(f"{root} holds no STAC item; expected catalog.json or collection.json with links to local items, or item files")
+        raise LayoutError(
+            f"{root} holds no STAC item; expected catalog.json or collection.json with links to local items, or item "
+            f"files"
+        )
     return [found[file] for file in sorted(found)]
 
 
@@ -87,7 +94,9 @@ def _linked(file: Path, seen: set[Path]) -> Iterator[StacItem]:
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise LayoutError(f"{file.name} of the STAC catalogue cannot be read ({' '.join(str(error).split())[:100]}); copy it again") from None
+        raise LayoutError(
+            f"{file.name} of the STAC catalogue cannot be read ({' '.join(str(error).split())[:100]}); copy it again"
+        ) from None
     if _is_item(body):
         yield StacItem(file, body)
         return
@@ -95,7 +104,10 @@ def _linked(file: Path, seen: set[Path]) -> Iterator[StacItem]:
         if isinstance(link, dict) and link.get("rel") in ("item", "child"):
             target = _local(file, link.get("href"))
             if target is None:
-                raise LayoutError(f"{file.name} links to {str(link.get('href'))[:80]}, which is not on this machine; download the catalogue")
+                raise LayoutError(
+                    f"{file.name} links to {str(link.get('href'))[:80]}, which is not on this machine; download the "
+                    f"catalogue"
+                )
             yield from _linked(target, seen)
 
 
@@ -125,7 +137,7 @@ def _local(file: Path, href: Any) -> Path | None:
 
 
 def raster_of(item: StacItem, key: str = "") -> Path:
-    """The raster of an item: the asset of that key, else `visual`, else the only one with data, else the folder of its colours.
+    """The raster of an item: `visual`, else the only asset with data, else the folder of its colours.
 
     Args:
         item: The item.
@@ -137,7 +149,9 @@ def raster_of(item: StacItem, key: str = "") -> Path:
     assets = {name: asset for name, asset in item.assets.items() if _is_raster(asset)}
     if key:
         if key not in assets:
-            raise NoRaster("no such asset", f"{item.id} has no raster asset {key!r}; it has: {', '.join(assets) or 'none'}")
+            raise NoRaster(
+                "no such asset", f"{item.id} has no raster asset {key!r}; it has: {', '.join(assets) or 'none'}"
+            )
         return _file(item, key, assets[key])
     visual = [name for name, asset in assets.items() if name == "visual" or "visual" in _list(asset.get("roles"))]
     data = [name for name, asset in assets.items() if "data" in _list(asset.get("roles"))]
@@ -150,13 +164,20 @@ def raster_of(item: StacItem, key: str = "") -> Path:
         files = [_file(item, name, assets[name]) for name in single]
         if len({file.parent for file in files}) == 1:
             return files[0].parent
-    raise NoRaster("asset unclear", f"{item.id} has {len(assets)} raster assets ({', '.join(list(assets)[:8]) or 'none'}); say which with asset=KEY")
+    raise NoRaster(
+        "asset unclear",
+        f"{item.id} has {len(assets)} raster assets ({', '.join(list(assets)[:8]) or 'none'}); say which with "
+        f"asset=KEY",
+    )
 
 
 def _file(item: StacItem, key: str, asset: Mapping[str, Any]) -> Path:
     path = item.path(asset)
     if path is None:
-        raise NoRaster("remote asset", f"{item.id}: {key} is {str(asset.get('href'))[:80]}, not a file on this machine; download it")
+        raise NoRaster(
+            "remote asset",
+            f"{item.id}: {key} is {str(asset.get('href'))[:80]}, not a file on this machine; download it",
+        )
     if not path.is_file():
         raise NoRaster("missing asset", f"{item.id}: {key} is {asset.get('href')}, which is not there")
     return path
@@ -165,7 +186,9 @@ def _file(item: StacItem, key: str, asset: Mapping[str, Any]) -> Path:
 def _is_raster(asset: Mapping[str, Any]) -> bool:
     href = str(asset.get("href") or "").split("?")[0].lower()
     kind = str(asset.get("type") or "").lower()
-    return not {"thumbnail", "overview", "metadata"} & set(_list(asset.get("roles"))) and (href.endswith(RASTERS) or "tiff" in kind or "jp2" in kind)
+    return not {"thumbnail", "overview", "metadata"} & set(_list(asset.get("roles"))) and (
+        href.endswith(RASTERS) or "tiff" in kind or "jp2" in kind
+    )
 
 
 def _list(value: Any) -> list[Any]:
@@ -182,7 +205,9 @@ def _common(name: str, asset: Mapping[str, Any]) -> list[str]:
     bands = [band for band in _bands(asset) if isinstance(band, Mapping)]
     if not bands:
         return [name.lower()]
-    return [str(bands[0].get("common_name") or bands[0].get("eo:common_name") or name).lower()] if len(bands) == 1 else []
+    return (
+        [str(bands[0].get("common_name") or bands[0].get("eo:common_name") or name).lower()] if len(bands) == 1 else []
+    )
 
 
 def label_assets(items: list[StacItem]) -> list[tuple[StacItem, Path]]:

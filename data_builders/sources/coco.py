@@ -1,12 +1,13 @@
 """The user's own objects in COCO format: on single images, or changes on pairs of images.
 
-The root is one `.json` file or a folder with some, also in `annotations/`; several files are several splits, which their names tell
-(`instances_train2017.json`, `val.json`). Polygons, run lengths of both kinds and boxes without outlines are read (Lin et al. 2014,
-"Microsoft COCO: Common Objects in Context", ECCV). Image names are relative to `images`, to the file, or to a folder `images`,
-`<split>`, `images/<split>` or `<name of the file>` beside it.
+The root is one `.json` file or a folder with some, also in `annotations/`; several files are several splits, which
+their names tell (`instances_train2017.json`, `val.json`). Polygons, run lengths of both kinds and boxes without
+outlines are read (Lin et al. 2014, "Microsoft COCO: Common Objects in Context", ECCV). Image names are relative to
+`images`, to the file, or to a folder `images`, `<split>`, `images/<split>` or `<name of the file>` beside it.
 
-Pairs: `before` and `after` are folders (`before=A after=B`) or patterns with `{name}` (`before={name}_pre.png`). What is labelled on
-an image of a pair is taken as a change: on the later image something that is new, on the earlier one something that is gone.
+Pairs: `before` and `after` are folders (`before=A after=B`) or patterns with `{name}` (`before={name}_pre.png`). What
+is labelled on an image of a pair is taken as a change: on the later image something that is new, on the earlier one
+something that is gone.
 
 A class with a crowd (`iscrowd`) on an image is not asked about there. Each file is indexed once, as encoded JSON.
 """
@@ -43,8 +44,8 @@ class Coco(RecordSource):
         before: Folder, or pattern with `{name}`, of the earlier images of pairs; empty for single images.
         after: The same of the later images.
         thing: Name of the class where the file lists no categories.
-        exhaustive: Whether all objects of the categories are labelled, so that a class without an object is denied and counts
-            are right; if not, only places that are labelled are asked about.
+        exhaustive: Whether all objects of the categories are labelled, so that a class without an object is denied and
+            counts are right; if not, only places that are labelled are asked about.
         split: Split of files whose name tells none.
         val_share: Share, 0 to 1, of the images in train that goes to val, chosen by their contents.
         dataset: Name of the data set in the samples.
@@ -55,11 +56,29 @@ class Coco(RecordSource):
     licence = "unknown; the user says"
     citation = "the user's own data"
     evidence = "real"
-    tasks = ("referring_segmentation", "change_grounding", "counting", "vqa", "region_vqa", "change_vqa", "change_segmentation")
+    tasks = (
+        "referring_segmentation",
+        "change_grounding",
+        "counting",
+        "vqa",
+        "region_vqa",
+        "change_vqa",
+        "change_segmentation",
+    )
     chunk = 8
 
-    def __init__(self, licence: str, images: str = "", before: str = "", after: str = "", thing: str = "", exhaustive: bool = True,
-                 split: Literal["train", "val", "test"] = "train", val_share: float = 0.0, dataset: str = "own") -> None:
+    def __init__(
+        self,
+        licence: str,
+        images: str = "",
+        before: str = "",
+        after: str = "",
+        thing: str = "",
+        exhaustive: bool = True,
+        split: Literal["train", "val", "test"] = "train",
+        val_share: float = 0.0,
+        dataset: str = "own",
+    ) -> None:
         licence_id(licence)
         if bool(before) != bool(after):
             raise InputError("before and after belong together: give both for pairs, or none for single images")
@@ -69,7 +88,13 @@ class Coco(RecordSource):
             raise InputError(f"split is {split} and val_share {val_share:g}; allowed: {', '.join(SPLITS)}, and 0 to 1")
         if not re.fullmatch(r"[\w.-]+", dataset):
             raise InputError(f"dataset is {dataset!r}; use letters, digits, '.', '_' and '-'")
-        self.images, self.before, self.after, self.thing, self.exhaustive = images, before, after, thing.strip(), exhaustive
+        self.images, self.before, self.after, self.thing, self.exhaustive = (
+            images,
+            before,
+            after,
+            thing.strip(),
+            exhaustive,
+        )
         self.split, self.val_share, self.dataset = split, val_share, dataset
         self.licence = licence  # type: ignore[misc]  # here it is not the class that knows
         self._read: dict[Path, CocoFile] = {}
@@ -90,12 +115,17 @@ class Coco(RecordSource):
         for path in self.files(root):
             coco = self._coco(path)
             if not coco.classes and not self.thing:
-                raise LayoutError(f'{path.name} lists no "categories", so its classes have no names; add them, or name the one class with '
-                                  "thing=...")
+                raise LayoutError(
+                    f'{path.name} lists no "categories", so its classes have no names; add them, or name the one class '
+                    f'with '
+                    "thing=..."
+                )
         if self.images and not Path(self.images).is_dir():
             raise LayoutError(f"images={self.images} is no folder; give the one that image names are relative to")
         if not any(True for _ in self.items(root)):
-            raise LayoutError(f"no image name of {self.files(root)[0].name} fits before={self.before} or after={self.after}")
+            raise LayoutError(
+                f"no image name of {self.files(root)[0].name} fits before={self.before} or after={self.after}"
+            )
 
     def items(self, root: Path) -> Iterator[Item]:
         """One item per image or pair, and one per image id that is not in the list of images."""
@@ -106,7 +136,9 @@ class Coco(RecordSource):
                 place, key = self._place(name)
                 group = groups.setdefault(key, {"classes": list(coco.classes.values()) or [self.thing],
                                                "outlined": coco.outlined, "views": []})
-                group["views"].append({"place": place, "file": name, "size": [width, height], "objects": self._named(coco, image)})
+                group["views"].append(
+                    {"place": place, "file": name, "size": [width, height], "objects": self._named(coco, image)}
+                )
             for key, group in groups.items():
                 yield Item(f"{path.stem}:{key}", {**group, "file": str(path), "key": key})
             for image in coco.orphans:
@@ -116,7 +148,10 @@ class Coco(RecordSource):
         """The samples of one image or pair."""
         path = Path(record["file"])
         if "orphan" in record:
-            raise Rejection("image not listed", f"{key}: {record['orphan']} annotations name an image that {path.name} does not list")
+            raise Rejection(
+                "image not listed",
+                f"{key}: {record['orphan']} annotations name an image that {path.name} does not list",
+            )
         if self.before:
             names = [self._member(record["key"], side) for side in (self.before, self.after)]
         else:
@@ -125,8 +160,14 @@ class Coco(RecordSource):
         same_size(images[0], (images[-1].height, images[-1].width), names[-1])
         regions, crowds = self._regions(record["views"], images)
         classes = [thing for thing in dict.fromkeys(record["classes"]) if thing not in crowds]
-        draft = Draft(self.dataset, self._split(path, images), f"{path.stem}/{_stem(record['key'])}", images, self.licence,
-                      {"scene": _stem(record["key"]), **({"crowds": sorted(crowds)} if crowds else {})})
+        draft = Draft(
+            self.dataset,
+            self._split(path, images),
+            f"{path.stem}/{_stem(record['key'])}",
+            images,
+            self.licence,
+            {"scene": _stem(record["key"]), **({"crowds": sorted(crowds)} if crowds else {})},
+        )
         if self.before:
             yield from self._changes(draft, regions, classes, record["outlined"] and has_mask(regions))
         elif self.exhaustive:
@@ -143,7 +184,9 @@ class Coco(RecordSource):
         return Counter({f"{'pairs' if self.before else 'images'}/{first.split}": 1,
                         "classes of crowds, not asked about": len(first.meta.get("crowds", []))})
 
-    def _changes(self, draft: Draft, regions: Sequence[Region], classes: Sequence[str], masks: bool) -> Iterator[Sample]:
+    def _changes(
+        self, draft: Draft, regions: Sequence[Region], classes: Sequence[str], masks: bool
+    ) -> Iterator[Sample]:
         """Changes of each class, and of some that did not change; masks are asked for only where there are outlines."""
         changed = {thing: by_size([region for region in regions if region.label == thing]) for thing in classes}
         present = [thing for thing, found in changed.items() if found]
@@ -184,7 +227,15 @@ class Coco(RecordSource):
             return [Path(self.images)]
         base = path.parent.parent if path.parent.name == "annotations" else path.parent
         split, stem = self._file_split(path), path.stem.removeprefix("instances_")
-        folders = (base, base / "images", base / split, base / "images" / split, base / stem, base / "images" / stem, base / "JPEGImages")
+        folders = (
+            base,
+            base / "images",
+            base / split,
+            base / "images" / split,
+            base / stem,
+            base / "images" / stem,
+            base / "JPEGImages",
+        )
         return [folder for folder in folders if folder.is_dir()]
 
     def _file_split(self, path: Path) -> str:
@@ -203,11 +254,17 @@ class Coco(RecordSource):
             image = images[0] if len(images) == 1 else images[view["place"] - 1]
             width, height = view["size"]
             if width is not None and height is not None and (width, height) != (image.width, image.height):
-                raise Rejection("size mismatch", f"{view['file']} is {image.width} x {image.height}, its annotation says {width} x {height}")
+                raise Rejection(
+                    "size mismatch",
+                    f"{view['file']} is {image.width} x {image.height}, its annotation says {width} x {height}",
+                )
             for one in view["objects"]:
                 if one["class"] is None:
-                    raise Rejection("unknown category", f"{view['file']}: annotation {one.get('id')} is of category {one.get('category_id')}, "
-                                                        "which the file does not list")
+                    raise Rejection(
+                        "unknown category",
+                        f"{view['file']}: annotation {one.get('id')} is of category {one.get('category_id')}, "
+                        "which the file does not list",
+                    )
                 if one.get("iscrowd"):
                     crowds.add(one["class"])
                 else:

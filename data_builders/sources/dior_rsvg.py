@@ -1,15 +1,16 @@
 """DIOR-RSVG: 38,320 referring expressions with boxes on DIOR images, 800 x 800 pixels, 0.5 to 30 m.
 
 ```
-Annotations/<number>.xml       VOC; object: name, bndbox (xmin, ymin, xmax, ymax in pixels), description, which is the expression
+Annotations/<number>.xml       VOC; object: name, bndbox (xmin, ymin, xmax, ymax in pixels), description (the expression)
 JPEGImages/<number>.jpg
 {train,val,test}.txt           running numbers of OBJECTS, from 0, over all XML files in the order of their names
 ```
 Zhan, Xiong and Yuan 2023, "RSVG: Exploring Data and Models for Visual Grounding on Remote Sensing Data", IEEE TGRS 61.
 
-The trap is the numbering: a single XML file that is missing or broken would shift all expressions after it. So all of them are
-counted beforehand, and the lists must hold each number once. One image can be in several splits by its objects; it is the authors'
-split, and `scene` in the samples' meta lets the leak be found. The lists were seen, the XML files were not.
+The trap is the numbering: a single XML file that is missing or broken would shift all expressions after it. So all of
+them are counted beforehand, and the lists must hold each number once. One image can be in several splits by its
+objects; it is the authors' split, and `scene` in the samples' meta lets the leak be found. The lists were seen, the XML
+files were not.
 """
 
 from collections import Counter
@@ -55,10 +56,15 @@ class DiorRsvg(RecordSource):
         try:
             count = sum(len(load_voc(path).findall("object")) for path in _annotations(root))
         except Rejection as error:
-            raise LayoutError(f"{error}; its objects cannot be counted, and the lists number the objects of all files: copy it again") from None
+            raise LayoutError(
+                f"{error}; its objects cannot be counted, and the lists number the objects of all files: copy it again"
+            ) from None
         if count != len(splits):
-            raise LayoutError(f"the lists number {len(splits)} objects and Annotations holds {count}; with files missing, numbers would "
-                              "point to the wrong expressions: complete the folder")
+            raise LayoutError(
+                f"the lists number {len(splits)} objects and Annotations holds {count}; with files missing, numbers "
+                f"would "
+                "point to the wrong expressions: complete the folder"
+            )
 
     def items(self, root: Path) -> Iterator[Item]:
         """One item per object, in the order of their numbers."""
@@ -97,7 +103,8 @@ def read_lists(folder: Path) -> dict[int, str]:
     """Split of every object number.
 
     Raises:
-        LayoutError: A list is missing, holds something else, or the numbers are not 0 to their count without repetition.
+        LayoutError: A list is missing, holds something else, or the numbers are not 0 to their count without
+            repetition.
     """
     found: dict[int, str] = {}
     for split in SPLITS:
@@ -109,7 +116,9 @@ def read_lists(folder: Path) -> dict[int, str]:
             if not line.isascii() or not line.isdecimal():
                 raise LayoutError(f"{split}.txt holds {line[:40]!r}; expected a number of an object per line")
             if int(line) in found:
-                raise LayoutError(f"object {line} is in {found[int(line)]}.txt and in {split}.txt; expected each number once")
+                raise LayoutError(
+                    f"object {line} is in {found[int(line)]}.txt and in {split}.txt; expected each number once"
+                )
             found[int(line)] = split
     if found and max(found) != len(found) - 1:
         raise LayoutError(f"the lists hold {len(found)} numbers up to {max(found)}; expected all from 0 on")

@@ -5,9 +5,9 @@ images/<number>.tif
 masks/<number>.tif                          0/255
 output_phrase_{train,val,test}.txt          <number> <phrase>, a line each
 ```
-Yuan et al. 2024, "RRSIS: Referring Remote Sensing Image Segmentation", IEEE TGRS 62. The original files were not seen: a mask with
-other values, a line of another form and a phrase without a mask are named. TIFF images become PNG. Each connected part of a mask is
-a region. Only what a phrase refers to is labelled, so nothing is denied.
+Yuan et al. 2024, "RRSIS: Referring Remote Sensing Image Segmentation", IEEE TGRS 62. The original files were not seen:
+a mask with other values, a line of another form and a phrase without a mask are named. TIFF images become PNG. Each
+connected part of a mask is a region. Only what a phrase refers to is labelled, so nothing is denied.
 """
 
 import hashlib
@@ -65,7 +65,10 @@ class RefSegRs(RecordSource):
         for path in self.files(root):
             first = next(iter(_lines(path)), "")
             if not _LINE.fullmatch(first):
-                raise LayoutError(f"{path.name} begins with {first[:60]!r}; the assumption that a line is <number> <phrase> does not hold")
+                raise LayoutError(
+                    f"{path.name} begins with {first[:60]!r}; the assumption that a line is <number> <phrase> does not "
+                    f"hold"
+                )
 
     def items(self, root: Path) -> Iterator[Item]:
         """One item per line."""
@@ -89,7 +92,9 @@ class RefSegRs(RecordSource):
             raise Rejection("empty mask", f"masks/{stem} marks nothing for {phrase!r}")
         split = key.split(".")[0].rsplit("_", 1)[1]
         tag = hashlib.sha256(record.encode()).hexdigest()[:8]
-        draft = Draft(self.name, split, f"{stem}-{key.rpartition(':')[2]}-{tag}", (image,), self.licence, {"scene": image.id})
+        draft = Draft(
+            self.name, split, f"{stem}-{key.rpartition(':')[2]}-{tag}", (image,), self.licence, {"scene": image.id}
+        )
         yield from expression_tasks(draft, "0", phrase, instances(mask > 0, 1, ""))
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:

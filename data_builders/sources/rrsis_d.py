@@ -1,16 +1,16 @@
 """RRSIS-D: 17,402 referring expressions with masks on DIOR images, 800 x 800 pixels, 0.5 to 30 m.
 
 ```
-rrsisd/refs(unc).p                        a list of {ref_id, ann_id, image_id, category_id, split, sentences: [{raw, sent, ...}]}
+rrsisd/refs(unc).p                        a list of {ref_id, ann_id, image_id, split, sentences: [{raw, sent, ...}]}
 rrsisd/instances.json                     COCO: images, annotations (segmentation, bbox), categories
 images/rrsisd/JPEGImages/<number>.jpg
 ```
 Liu et al. 2024, "Rotated Multi-Scale Interaction Network for Referring Remote Sensing Image Segmentation", CVPR.
 
-Three traps. The expressions are a pickle, which may run anything: `geotempo.data_builders.pickles` reads plain data only. A
-segmentation is a list of polygons or a list of compressed run lengths, whose union is meant. And `bbox`, nominally x, y, width,
-height, is said to be two corners: which of them it is, is decided by comparing boxes with masks, and counted in the summary. Only
-what is referred to is labelled, so nothing is denied. The original file was not seen.
+Three traps. The expressions are a pickle, which may run anything: `geotempo.data_builders.pickles` reads plain data
+only. A segmentation is a list of polygons or a list of compressed run lengths, whose union is meant. And `bbox`,
+nominally x, y, width, height, is said to be two corners: which of them it is, is decided by comparing boxes with masks,
+and counted in the summary. Only what is referred to is labelled, so nothing is denied. The original file was not seen.
 """
 
 from collections import Counter
@@ -65,8 +65,10 @@ class RrsisD(RecordSource):
         for number, ref in enumerate(_refs(self.files(root)[0])[:100]):
             missing = [name for name in FIELDS if not isinstance(ref, dict) or name not in ref]
             if missing:
-                raise LayoutError(f"refs(unc).p, record {number} has no {', '.join(missing)}; the assumption that each is a "
-                                  f"dictionary with {', '.join(FIELDS)} does not hold")
+                raise LayoutError(
+                    f"refs(unc).p, record {number} has no {', '.join(missing)}; the assumption that each is a "
+                    f"dictionary with {', '.join(FIELDS)} does not hold"
+                )
         _convention(self.files(root)[1])
 
     def items(self, root: Path) -> Iterator[Item]:
@@ -93,9 +95,14 @@ class RrsisD(RecordSource):
             raise Rejection("empty expression", f"reference {ref['ref_id']} has no words")
         image = load_image(find_image(_images(root), entry["file_name"]))
         if (image.width, image.height) != (entry["width"], entry["height"]):
-            raise Rejection("size mismatch", f"{entry['file_name']} is {image.width} x {image.height}, its annotation says "
-                                             f"{entry['width']} x {entry['height']}")
-        region = segmented(annotation["segmentation"], image.height, image.width, entry["classes"].get(annotation["category_id"], ""))
+            raise Rejection(
+                "size mismatch",
+                f"{entry['file_name']} is {image.width} x {image.height}, its annotation says "
+                f"{entry['width']} x {entry['height']}",
+            )
+        region = segmented(
+            annotation["segmentation"], image.height, image.width, entry["classes"].get(annotation["category_id"], "")
+        )
         box = _agreeing(annotation, bounds(region.geometry), record["convention"], image.height, image.width)
         stem = Path(entry["file_name"]).stem
         draft = Draft(self.name, ref["split"], f"{stem}-{ref['ref_id']}", (image,), self.licence,
@@ -108,8 +115,13 @@ class RrsisD(RecordSource):
         if not samples:
             return Counter()
         first = samples[0]
-        return Counter({f"objects/{first.split}": 1, f"boxes read as {first.meta['boxes_as']}": 1,
-                        f"expressions/{first.split}": sum(sample.task == "referring_segmentation" for sample in samples)})
+        return Counter(
+            {
+                f"objects/{first.split}": 1,
+                f"boxes read as {first.meta['boxes_as']}": 1,
+                f"expressions/{first.split}": sum(sample.task == "referring_segmentation" for sample in samples),
+            }
+        )
 
 
 def _base(root: Path) -> Path:
@@ -148,13 +160,20 @@ def _instances(path: Path, changed: int) -> dict[str, dict[Any, Any]]:
     found: dict[str, dict[Any, Any]] = {}
     try:
         with path.open("rb") as handle:
-            classes = {one["id"]: str(one["name"]).replace("_", " ") for one in ijson.items(handle, "categories.item", use_float=True)}
+            classes = {
+                one["id"]: str(one["name"]).replace("_", " ")
+                for one in ijson.items(handle, "categories.item", use_float=True)
+            }
         with path.open("rb") as handle:
-            found["images"] = {one["id"]: {**one, "classes": classes} for one in ijson.items(handle, "images.item", use_float=True)}
+            found["images"] = {
+                one["id"]: {**one, "classes": classes} for one in ijson.items(handle, "images.item", use_float=True)
+            }
         with path.open("rb") as handle:
             found["annotations"] = {one["id"]: one for one in ijson.items(handle, "annotations.item", use_float=True)}
     except (ijson.JSONError, KeyError, TypeError, ValueError) as error:
-        raise LayoutError(f"{path.name} is no COCO annotation ({error!r}); expected images, annotations and categories") from None
+        raise LayoutError(
+            f"{path.name} is no COCO annotation ({error!r}); expected images, annotations and categories"
+        ) from None
     return found
 
 
@@ -178,8 +197,11 @@ def _convention(path: Path) -> Convention:
             continue
     best, count = max(((name, fits[name]) for name in _NAMES), key=lambda pair: pair[1])
     if not probed or count < probed / 2:
-        raise LayoutError(f"{path.name}: of {probed} boxes {fits['xywh']} fit their masks as x, y, width, height and {fits['xyxy']} as two "
-                          "corners; the assumption that they are one of these does not hold")
+        raise LayoutError(
+            f"{path.name}: of {probed} boxes {fits['xywh']} fit their masks as x, y, width, height and {fits['xyxy']} "
+            f"as two "
+            "corners; the assumption that they are one of these does not hold"
+        )
     return best
 
 
@@ -211,6 +233,8 @@ def _agreeing(annotation: Any, around: Box, convention: Convention, height: int,
     if _overlap(corners, around) < AGREE:
         other = next(name for name in _NAMES if name != convention)
         hint = f"; as {other} it would fit" if _overlap(_read_box(annotation["bbox"], other), around) >= AGREE else ""
-        raise Rejection("box and mask differ", f"annotation {annotation['id']}: the box {annotation['bbox']} ({convention}) is not around its "
-                                               f"mask{hint}")
+        raise Rejection(
+            "box and mask differ",
+            f"annotation {annotation['id']}: the box {annotation['bbox']} ({convention}) is not around its mask{hint}",
+        )
     return inside_box(corners, height, width, f"annotation {annotation['id']}")

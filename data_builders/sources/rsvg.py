@@ -4,10 +4,10 @@
 *{train,val,test}*.json        an array of {image, question, bbox}, by other names too, see `NAMES`
 images/<name>                  or beside the lists
 ```
-Sun et al. 2022, "Visual Grounding in Remote Sensing Images", ACM Multimedia. Neither an original file nor its exact description was
-seen, so each assumption is checked on the user's files: that a record has an image, an expression and four numbers, and whether these
-are two corners or x, y, width, height. Corners need x1 < x2, and x + width must lie on the image; where both readings fit all boxes,
-the option `boxes` has to say it.
+Sun et al. 2022, "Visual Grounding in Remote Sensing Images", ACM Multimedia. Neither an original file nor its exact
+description was seen, so each assumption is checked on the user's files: that a record has an image, an expression and
+four numbers, and whether these are two corners or x, y, width, height. Corners need x1 < x2, and x + width must lie on
+the image; where both readings fit all boxes, the option `boxes` has to say it.
 """
 
 from collections import Counter
@@ -66,8 +66,10 @@ class Rsvg(RecordSource):
             first = next(stream_records(path), None)
             missing = [what for what in NAMES if not isinstance(first, Mapping) or _value(first, what) is None]
             if missing:
-                raise LayoutError(f"{path.name}: the first record has no {', '.join(missing)}; the assumption that one of "
-                                  f"{', '.join(NAMES[missing[0]])} names it does not hold")
+                raise LayoutError(
+                    f"{path.name}: the first record has no {', '.join(missing)}; the assumption that one of "
+                    f"{', '.join(NAMES[missing[0]])} names it does not hold"
+                )
         self._convention(root)
 
     def record_samples(self, root: Path, key: str, record: Any) -> Iterator[Sample]:
@@ -117,12 +119,17 @@ def _fitting(files: tuple[tuple[Path, int], ...]) -> str:
             if numbers is not None:
                 x, y, a, b = numbers
                 total += 1
-                wrong.update(name for name, bad in (("xyxy", x >= a or y >= b), ("xywh", x + a > SIDE or y + b > SIDE)) if bad)
+                wrong.update(
+                    name for name, bad in (("xyxy", x >= a or y >= b), ("xywh", x + a > SIDE or y + b > SIDE)) if bad
+                )
     fitting = [name for name in ("xyxy", "xywh") if wrong[name] <= total / 100]  # one in a hundred may be a slip
     if total and len(fitting) == 1:
         return fitting[0]
-    raise LayoutError(f"of {total} boxes {wrong['xyxy']} cannot be two corners and {wrong['xywh']} cannot be x, y, width, height on {SIDE} x "
-                      f"{SIDE} pixels, which does not tell how they are meant; say it with boxes=xyxy or boxes=xywh")
+    raise LayoutError(
+        f"of {total} boxes {wrong['xyxy']} cannot be two corners and {wrong['xywh']} cannot be x, y, width, height on "
+        f"{SIDE} x "
+        f"{SIDE} pixels, which does not tell how they are meant; say it with boxes=xyxy or boxes=xywh"
+    )
 
 
 def _value(record: Mapping[str, Any], what: str) -> Any:

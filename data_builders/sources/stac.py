@@ -1,11 +1,13 @@
 """A local STAC catalogue as time series with labels, see `DatedRasters`.
 
-The root is a folder with `catalog.json` or `collection.json` whose links lead to item files, or a folder of item files, of STAC 1.0 or
-1.1. Items of one collection that show the same ground are one place; each gives one raster (`visual`, else the asset with data, else
-the folder of its red, green and blue). Its date is `datetime`, else the interval of `start_datetime` and `end_datetime`.
+The root is a folder with `catalog.json` or `collection.json` whose links lead to item files, or a folder of item files,
+of STAC 1.0 or 1.1. Items of one collection that show the same ground are one place; each gives one raster (`visual`,
+else the asset with data, else the folder of its red, green and blue). Its date is `datetime`, else the interval of
+`start_datetime` and `end_datetime`.
 
-A catalogue describes images and answers no question, so labels are needed: an item of the label extension with a GeoJSON asset, or
-any GeoJSON file by the option `labels`. Without them nothing is made up: the build is refused. Needs the extra `[geo]`.
+A catalogue describes images and answers no question, so labels are needed: an item of the label extension with a
+GeoJSON asset, or any GeoJSON file by the option `labels`. Without them nothing is made up: the build is refused. Needs
+the extra `[geo]`.
 """
 
 from collections.abc import Iterator
@@ -27,18 +29,51 @@ class Stac(DatedRasters):
     Args:
         asset: Key of the asset to take of each item; empty lets roles and bands tell.
         max_cloud: Items with a higher `eo:cloud_cover`, in percent, are left out.
-        **others: See `DatedRasters`; `labels` empty takes the label item of the catalogue, and `class_field` empty the first of its
-            `label:properties`.
+        **others: As of the source `geojson`; `labels` empty takes the label item of the catalogue, and `class_field`
+            empty the first of its `label:properties`.
     """
 
     name = "stac"
 
-    def __init__(self, licence: str, labels: str = "", class_field: str = "", thing: str = "", date_field: str = "date",
-                 end_field: str = "", labels_crs: str = "", asset: str = "", max_cloud: float = 100.0, tile: int = 512, overlap: int = 0,
-                 bands: str = "", empty: float = 0.2, added: str = "added", removed: str = "removed",
-                 split: Literal["train", "val", "test"] = "train", val_share: float = 0.0, dataset: str = "own") -> None:
-        super().__init__(licence, labels, class_field or "class", thing, date_field, end_field, labels_crs, tile, overlap, bands, empty, added,
-                         removed, split, val_share, dataset)
+    def __init__(
+        self,
+        licence: str,
+        labels: str = "",
+        class_field: str = "",
+        thing: str = "",
+        date_field: str = "date",
+        end_field: str = "",
+        labels_crs: str = "",
+        asset: str = "",
+        max_cloud: float = 100.0,
+        tile: int = 512,
+        overlap: int = 0,
+        bands: str = "",
+        empty: float = 0.2,
+        added: str = "added",
+        removed: str = "removed",
+        split: Literal["train", "val", "test"] = "train",
+        val_share: float = 0.0,
+        dataset: str = "own",
+    ) -> None:
+        super().__init__(
+            licence,
+            labels,
+            class_field or "class",
+            thing,
+            date_field,
+            end_field,
+            labels_crs,
+            tile,
+            overlap,
+            bands,
+            empty,
+            added,
+            removed,
+            split,
+            val_share,
+            dataset,
+        )
         if not 0 <= max_cloud <= 100:
             raise InputError(f"max_cloud is {max_cloud:g}; give a percentage, 0 to 100")
         self.asset, self.max_cloud, self.by_item = asset, max_cloud, not class_field and not thing
@@ -48,7 +83,10 @@ class Stac(DatedRasters):
         """The rasters of all items that can be used."""
         found, others = self._items(root)
         if not found:
-            first = next((f"{name}: {why.detail}" for name, why in others if isinstance(why, Fault)), f"all have more cloud than {self.max_cloud:g} %")
+            first = next(
+                (f"{name}: {why.detail}" for name, why in others if isinstance(why, Fault)),
+                f"all have more cloud than {self.max_cloud:g} %",
+            )
             raise LayoutError(f"no item of {root} can be used ({first})")
         return found
 
@@ -62,10 +100,16 @@ class Stac(DatedRasters):
             return find_labels(root if root.is_dir() else root.parent, self.label_path)
         found = label_assets(read_catalogue(root))
         if not found:
-            raise LayoutError(f"{root} holds images and no labels, and a sample needs an answer; give polygons with a class and a date with "
-                              "labels=FILE.geojson, or ask a model about the images with `geotempo predict`")
+            raise LayoutError(
+                f"{root} holds images and no labels, and a sample needs an answer; give polygons with a class and a "
+                f"date with "
+                "labels=FILE.geojson, or ask a model about the images with `geotempo predict`"
+            )
         if len(found) > 1:
-            raise LayoutError(f"{root} holds {len(found)} label files ({', '.join(path.name for _, path in found[:3])}); say which with labels=FILE")
+            raise LayoutError(
+                f"{root} holds {len(found)} label files ({', '.join(path.name for _, path in found[:3])}); say which "
+                f"with labels=FILE"
+            )
         item, path = found[0]
         named = item.properties.get("label:properties")
         if self.by_item and isinstance(named, list) and named:

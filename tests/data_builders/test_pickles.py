@@ -78,10 +78,24 @@ def test_the_function_is_named():
         loads_plain(pickle.dumps(Call(builtins.eval, "1"), 4), "x")
 
 
-@pytest.mark.parametrize("steps", [
-    b"(S'touch x'\nios\nsystem\n.", b"cos\nsystem\n(S'true'\ntR.", b"\x80\x04\x8c\x02os\x8c\x06system\x93.", b"Pid\n.", b"Nq\x00Q.",
-    b"\x80\x02\x82\x01.", b"\x80\x02\x83\x01\x00.", b"]N}b.", b"](N)R.", b"\x80\x02]r\xff\xff\xff\x7f.", b"]p999999999999\n.",
-    b"\x80\x05\x97.", b"\x80\x05]\x98."])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        b"(S'touch x'\nios\nsystem\n.",
+        b"cos\nsystem\n(S'true'\ntR.",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
+        b"Pid\n.",
+        b"Nq\x00Q.",
+        b"\x80\x02\x82\x01.",
+        b"\x80\x02\x83\x01\x00.",
+        b"]N}b.",
+        b"](N)R.",
+        b"\x80\x02]r\xff\xff\xff\x7f.",
+        b"]p999999999999\n.",
+        b"\x80\x05\x97.",
+        b"\x80\x05]\x98.",
+    ],
+)
 def test_raw_instructions_are_refused(steps):
     with pytest.raises(InputError):
         loads_plain(steps, "x")

@@ -40,9 +40,14 @@ def write(path, images, annotations, categories=CATEGORIES, folder="images"):
     for number, name in enumerate(images):
         if folder is not None:
             made.picture(path.parent / folder / name, number + len(str(path)))
-    content = {"info": {}, "annotations": [{"id": n, "image_id": images.index(name) + 1, "category_id": category, **fields}
-                                           for n, (name, category, fields) in enumerate(annotations)],
-               "images": [{"id": n, "file_name": name, "width": 40, "height": 40} for n, name in enumerate(images, 1)]}
+    content = {
+        "info": {},
+        "annotations": [
+            {"id": n, "image_id": images.index(name) + 1, "category_id": category, **fields}
+            for n, (name, category, fields) in enumerate(annotations)
+        ],
+        "images": [{"id": n, "file_name": name, "width": 40, "height": 40} for n, name in enumerate(images, 1)],
+    }
     path.write_text(json.dumps(content | ({"categories": categories} if categories else {})))
     return path
 
@@ -57,10 +62,17 @@ def built(root, out, **keywords):
 
 def test_all_kinds_of_geometry(tmp_path):
     names = [f"{n}.png" for n in range(6)]
-    write(tmp_path / "in/data.json", names, [
-        ("0.png", 1, {"segmentation": [ring(A)]}), ("1.png", 1, {"segmentation": [ring(A), ring(B)]}),
-        ("2.png", 1, {"segmentation": counts(made.filled(C))}), ("3.png", 1, {"segmentation": made.runs(made.filled(B)), "iscrowd": 0}),
-        ("4.png", 1, {"segmentation": [], "bbox": xywh(A)})])
+    write(
+        tmp_path / "in/data.json",
+        names,
+        [
+            ("0.png", 1, {"segmentation": [ring(A)]}),
+            ("1.png", 1, {"segmentation": [ring(A), ring(B)]}),
+            ("2.png", 1, {"segmentation": counts(made.filled(C))}),
+            ("3.png", 1, {"segmentation": made.runs(made.filled(B)), "iscrowd": 0}),
+            ("4.png", 1, {"segmentation": [], "bbox": xywh(A)}),
+        ],
+    )
     store, manifest = built(tmp_path / "in", tmp_path / "out")
     assert manifest["tally"]["images/train"] == 6
 
@@ -76,8 +88,15 @@ def test_all_kinds_of_geometry(tmp_path):
 
 
 def test_a_class_with_a_crowd_is_not_asked_about(tmp_path):
-    write(tmp_path / "in/data.json", ["a.png"], [("a.png", 1, {"segmentation": [ring(A)]}), ("a.png", 2, {"segmentation": [ring(C)]}),
-                                                 ("a.png", 1, {"segmentation": counts(made.filled(B)), "iscrowd": 1})])
+    write(
+        tmp_path / "in/data.json",
+        ["a.png"],
+        [
+            ("a.png", 1, {"segmentation": [ring(A)]}),
+            ("a.png", 2, {"segmentation": [ring(C)]}),
+            ("a.png", 1, {"segmentation": counts(made.filled(B)), "iscrowd": 1}),
+        ],
+    )
     store, manifest = built(tmp_path / "in", tmp_path / "out")
     assert manifest["tally"]["classes of crowds, not asked about"] == 1
     assert not any(":ship" in name for name in store.ids) and any("storage_tank" in name for name in store.ids)
@@ -86,22 +105,35 @@ def test_a_class_with_a_crowd_is_not_asked_about(tmp_path):
 def test_several_files_are_splits_and_images_lie_in_folders_of_theirs(tmp_path):
     root = tmp_path / "in"
     for split in ("train", "val", "test"):
-        write(root / f"annotations/instances_{split}2017.json", [f"{split}.png"], [(f"{split}.png", 1, {"bbox": xywh(A)})], folder=None)
+        write(
+            root / f"annotations/instances_{split}2017.json",
+            [f"{split}.png"],
+            [(f"{split}.png", 1, {"bbox": xywh(A)})],
+            folder=None,
+        )
         made.picture(root / f"{split}2017/{split}.png", len(split))
-    (root / "annotations/captions_train2017.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "x"}],
-                                                                          "annotations": [{"image_id": 1, "caption": "a"}]}))
+    (root / "annotations/captions_train2017.json").write_text(
+        json.dumps({"images": [{"id": 1, "file_name": "x"}], "annotations": [{"image_id": 1, "caption": "a"}]})
+    )
     _, manifest = built(root, tmp_path / "out")
-    assert {key: value for key, value in manifest["tally"].items() if value} == {f"images/{split}": 1 for split in ("train", "val", "test")}
+    assert {key: value for key, value in manifest["tally"].items() if value} == {
+        f"images/{split}": 1 for split in ("train", "val", "test")
+    }
 
 
 def test_a_share_of_train_is_val_by_contents(tmp_path):
     names = [f"{n}.png" for n in range(12)]
     write(tmp_path / "in/data.json", names, [(name, 1, {"bbox": xywh(A)}) for name in names])
     _, manifest = built(tmp_path / "in", tmp_path / "out", options={"val_share": 0.5})
-    assert manifest["tally"]["images/train"] + manifest["tally"]["images/val"] == 12 and manifest["tally"]["images/val"] > 1
+    assert (
+        manifest["tally"]["images/train"] + manifest["tally"]["images/val"] == 12
+        and manifest["tally"]["images/val"] > 1
+    )
 
 
-@pytest.mark.parametrize(("before", "after", "name"), [("A", "B", "{side}/{n}.png"), ("{name}_pre.png", "{name}_post.png", "{n}_{side}.png")])
+@pytest.mark.parametrize(
+    ("before", "after", "name"), [("A", "B", "{side}/{n}.png"), ("{name}_pre.png", "{name}_post.png", "{n}_{side}.png")]
+)
 def test_pairs_by_name(tmp_path, before, after, name):
     sides = ("A", "B") if before == "A" else ("pre", "post")
     root = tmp_path / "in"
@@ -142,21 +174,44 @@ def test_without_categories_there_is_one_clear_line(tmp_path):
 
 def test_bad_annotations_are_named(tmp_path):
     names = [f"{n}.png" for n in range(9)]
-    path = write(tmp_path / "in/data.json", names, [
-        ("0.png", 7, {"bbox": xywh(A)}), ("1.png", 1, {"bbox": [1, 1, 0, 4]}), ("2.png", 1, {}), ("3.png", 1, {"segmentation": [[1, 2, 3]]}),
-        ("4.png", 1, {"segmentation": {"size": [40, 40], "counts": [3, 4]}}), ("5.png", 1, {"segmentation": [ring((50, 50, 60, 60))]}),
-        ("6.png", 1, {"bbox": [90, 90, 5, 5]}), ("7.png", 1, {"bbox": xywh(A)})])
+    path = write(
+        tmp_path / "in/data.json",
+        names,
+        [
+            ("0.png", 7, {"bbox": xywh(A)}),
+            ("1.png", 1, {"bbox": [1, 1, 0, 4]}),
+            ("2.png", 1, {}),
+            ("3.png", 1, {"segmentation": [[1, 2, 3]]}),
+            ("4.png", 1, {"segmentation": {"size": [40, 40], "counts": [3, 4]}}),
+            ("5.png", 1, {"segmentation": [ring((50, 50, 60, 60))]}),
+            ("6.png", 1, {"bbox": [90, 90, 5, 5]}),
+            ("7.png", 1, {"bbox": xywh(A)}),
+        ],
+    )
     (tmp_path / "in/images/7.png").unlink()
     content = json.loads(path.read_text())
     content["annotations"].append({"id": 99, "image_id": 77, "category_id": 1, "bbox": xywh(A)})
     path.write_text(json.dumps(content))
     _, manifest = built(tmp_path / "in", tmp_path / "out", max_rejected=1)
-    assert manifest["rejected"]["by_reason"] == {"unknown category": 1, "impossible box": 2, "no geometry": 1, "broken segmentation": 2,
-                                                 "empty segmentation": 1, "missing image": 1, "image not listed": 1}
+    assert manifest["rejected"]["by_reason"] == {
+        "unknown category": 1,
+        "impossible box": 2,
+        "no geometry": 1,
+        "broken segmentation": 2,
+        "empty segmentation": 1,
+        "missing image": 1,
+        "image not listed": 1,
+    }
 
 
-@pytest.mark.parametrize(("content", "message"), [("[]", "holds no COCO"), ('{"images": [{"id": 1}], "annotations": []}', "no file_name"),
-                                                  ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [', "holds no COCO")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "holds no COCO"),
+        ('{"images": [{"id": 1}], "annotations": []}', "no file_name"),
+        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [', "holds no COCO"),
+    ],
+)
 def test_other_files_are_refused(tmp_path, content, message):
     (tmp_path / "data.json").write_text(content)
     with pytest.raises(LayoutError, match=message):

@@ -70,7 +70,12 @@ def test_rrsis_d_sets_aside_what_does_not_fit(tmp_path):
     (root / "rrsisd/refs(unc).p").write_bytes(pickle.dumps(records))
     (root / "images/rrsisd/JPEGImages/00006.jpg").unlink()
     _, manifest = built("rrsis-d", root, tmp_path / "out", max_rejected=1)
-    assert manifest["rejected"]["by_reason"] == {"missing annotation": 1, "empty expression": 1, "unknown split": 1, "missing image": 1}
+    assert manifest["rejected"]["by_reason"] == {
+        "missing annotation": 1,
+        "empty expression": 1,
+        "unknown split": 1,
+        "missing image": 1,
+    }
 
 
 def test_rrsis_d_names_a_missing_field(tmp_path):
@@ -120,12 +125,17 @@ def test_dior_rsvg_refuses_entities(tmp_path):
 def test_dior_rsvg_sets_aside_bad_objects(tmp_path):
     root = made.dior_rsvg(tmp_path / "in")
     (root / "Annotations/00010.xml").write_text(made.voc("00010.jpg", [("dam", (9, 9, 9, 12), "a dam")]))
-    (root / "Annotations/00003.xml").write_text(made.voc("00003.jpg", [("x", (1, 1, 5, 5), " "), ("x", ("", 1, 5, 5), "a thing")]))
+    (root / "Annotations/00003.xml").write_text(
+        made.voc("00003.jpg", [("x", (1, 1, 5, 5), " "), ("x", ("", 1, 5, 5), "a thing")])
+    )
     _, manifest = built("dior-rsvg", root, tmp_path / "out", max_rejected=1)
     assert manifest["rejected"]["by_reason"] == {"impossible box": 2, "empty expression": 1}
 
 
-@pytest.mark.parametrize(("change", "message"), [("7\n", "numbers up to 7"), ("0\n", "expected each number once"), ("00010.jpg\n", "number of an object")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("7\n", "numbers up to 7"), ("0\n", "expected each number once"), ("00010.jpg\n", "number of an object")],
+)
 def test_dior_rsvg_lists_that_are_no_numbering(tmp_path, change, message):
     root = made.dior_rsvg(tmp_path / "in")
     (root / "val.txt").write_text(change)
@@ -153,14 +163,24 @@ def test_refsegrs_sets_aside_what_its_description_does_not_allow(tmp_path):
     with (root / "output_phrase_train.txt").open("a") as handle:
         handle.write("phrase without number\n2 the trees\n3 a phrase without files\n")
     _, manifest = built("refsegrs", root, tmp_path / "out", max_rejected=1)
-    assert manifest["rejected"]["by_reason"] == {"unknown mask values": 1, "empty mask": 1, "broken line": 1, "missing image": 1}
+    assert manifest["rejected"]["by_reason"] == {
+        "unknown mask values": 1,
+        "empty mask": 1,
+        "broken line": 1,
+        "missing image": 1,
+    }
 
 
 @pytest.mark.parametrize("convention", ["xyxy", "xywh"])
 def test_rsvg_finds_out_how_boxes_are_written(tmp_path, convention):
     root = made.rsvg(tmp_path / "in", convention, ("image_name", "expression", "box"))
     store, manifest = built("rsvg", root, tmp_path / "out")
-    assert manifest["tally"] == {"expressions/train": 1, "expressions/val": 1, "expressions/test": 1, f"boxes read as {convention}": 3}
+    assert manifest["tally"] == {
+        "expressions/train": 1,
+        "expressions/val": 1,
+        "expressions/test": 1,
+        f"boxes read as {convention}": 3,
+    }
     assert store.by_id("rsvg/train/1-0#change_grounding:0").regions[0].geometry == Box(600, 700, 900, 800)
 
 

@@ -29,23 +29,53 @@ def built(root, out, **keywords):
 
 def item(path, assets, properties, **more):
     path.parent.mkdir(parents=True, exist_ok=True)
-    body = {"type": "Feature", "stac_version": "1.0.0", "id": path.stem, "geometry": None, "properties": properties, "assets": assets, "links": []}
+    body = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": path.stem,
+        "geometry": None,
+        "properties": properties,
+        "assets": assets,
+        "links": [],
+    }
     path.write_text(json.dumps(body | more))
 
 
 def catalogue(root, *, label_item=True):
-    """A catalogue with a collection of three dates, the second of them an interval, and an item of the label extension."""
-    moments = ({"datetime": "2019-05-01T10:00:00Z", "eo:cloud_cover": 3}, {"datetime": None, "start_datetime": "2020-05-01T00:00:00Z",
-                "end_datetime": "2020-05-31T00:00:00Z", "eo:cloud_cover": 12}, {"datetime": "2021-05-01T10:00:00Z", "eo:cloud_cover": 1})
+    """A catalogue with a collection of three dates, the second an interval, and an item of the label extension."""
+    moments = (
+        {"datetime": "2019-05-01T10:00:00Z", "eo:cloud_cover": 3},
+        {
+            "datetime": None,
+            "start_datetime": "2020-05-01T00:00:00Z",
+            "end_datetime": "2020-05-31T00:00:00Z",
+            "eo:cloud_cover": 12,
+        },
+        {"datetime": "2021-05-01T10:00:00Z", "eo:cloud_cover": 1},
+    )
     for number, properties in enumerate(moments):
         made.raster(root / f"s2/item{number}/image.tif", seed=number)
-        item(root / f"s2/item{number}/item{number}.json", {"thumb": {"href": "./t.png", "roles": ["thumbnail"]},
-             "image": {"href": "./image.tif", "roles": ["data"], "type": "image/tiff; application=geotiff"}}, properties, collection="s2")
-    links = [{"rel": "item", "href": f"./item{number}/item{number}.json"} for number in range(3)] + [{"rel": "root", "href": "../catalog.json"}]
-    (root / "s2/collection.json").write_text(json.dumps({"type": "Collection", "stac_version": "1.0.0", "id": "s2", "links": links}))
+        item(
+            root / f"s2/item{number}/item{number}.json",
+            {
+                "thumb": {"href": "./t.png", "roles": ["thumbnail"]},
+                "image": {"href": "./image.tif", "roles": ["data"], "type": "image/tiff; application=geotiff"},
+            },
+            properties,
+            collection="s2",
+        )
+    links = [{"rel": "item", "href": f"./item{number}/item{number}.json"} for number in range(3)] + [
+        {"rel": "root", "href": "../catalog.json"}
+    ]
+    (root / "s2/collection.json").write_text(
+        json.dumps({"type": "Collection", "stac_version": "1.0.0", "id": "s2", "links": links})
+    )
     links = [{"rel": "child", "href": "./s2/collection.json"}]
     if label_item:
-        features = [made.feature(made.SQUARES["house"], "x", "2020-01-01"), made.feature(made.SQUARES["pond"], "y", "2000-01-01")]
+        features = [
+            made.feature(made.SQUARES["house"], "x", "2020-01-01"),
+            made.feature(made.SQUARES["pond"], "y", "2000-01-01"),
+        ]
         for one, kind in zip(features, ("house", "pond"), strict=True):
             one["properties"] = {"kind": kind, "date": one["properties"]["date"]}
         (root / "labels").mkdir()
@@ -53,7 +83,9 @@ def catalogue(root, *, label_item=True):
         item(root / "labels/labels.json", {"labels": {"href": "./polygons.geojson", "type": "application/geo+json"}},
              {"datetime": "2021-05-01T00:00:00Z", "label:properties": ["kind"], "label:type": "vector"})
         links.append({"rel": "item", "href": "./labels/labels.json"})
-    (root / "catalog.json").write_text(json.dumps({"type": "Catalog", "stac_version": "1.0.0", "id": "c", "links": links}))
+    (root / "catalog.json").write_text(
+        json.dumps({"type": "Catalog", "stac_version": "1.0.0", "id": "c", "links": links})
+    )
     return root
 
 
@@ -86,16 +118,22 @@ def test_items_that_cannot_be_used_are_named(tmp_path):
     root = catalogue(tmp_path / "in")
     links = []
     for name, (assets, properties) in {
-            "remote": ({"image": {"href": "https://example.org/a.tif"}}, {"datetime": "2018-01-01T00:00:00Z"}),
-            "gone": ({"image": {"href": "./a.tif"}}, {"datetime": "2018-01-01T00:00:00Z"}),
-            "undated": ({"image": {"href": "../item0/image.tif"}}, {"datetime": None}),
-            "two": ({"a": {"href": "./a.tif"}, "b": {"href": "./b.tif"}}, {"datetime": "2018-01-01T00:00:00Z"})}.items():
+        "remote": ({"image": {"href": "https://example.org/a.tif"}}, {"datetime": "2018-01-01T00:00:00Z"}),
+        "gone": ({"image": {"href": "./a.tif"}}, {"datetime": "2018-01-01T00:00:00Z"}),
+        "undated": ({"image": {"href": "../item0/image.tif"}}, {"datetime": None}),
+        "two": ({"a": {"href": "./a.tif"}, "b": {"href": "./b.tif"}}, {"datetime": "2018-01-01T00:00:00Z"}),
+    }.items():
         item(root / f"s2/more/{name}.json", assets, properties)
         links.append({"rel": "item", "href": f"./s2/more/{name}.json"})
     body = json.loads((root / "catalog.json").read_text())
     (root / "catalog.json").write_text(json.dumps({**body, "links": body["links"] + links}))
     _, manifest = built(root, tmp_path / "out", max_rejected=1)
-    assert manifest["rejected"]["by_reason"] == {"remote asset": 1, "missing asset": 1, "no date": 1, "asset unclear": 1}
+    assert manifest["rejected"]["by_reason"] == {
+        "remote asset": 1,
+        "missing asset": 1,
+        "no date": 1,
+        "asset unclear": 1,
+    }
 
 
 def test_the_asset_is_chosen_by_role_bands_and_common_names(tmp_path):
@@ -115,9 +153,15 @@ def test_the_asset_is_chosen_by_role_bands_and_common_names(tmp_path):
         chosen(bands, "B99")
 
 
-@pytest.mark.parametrize(("body", "message"), [("{}", "holds no STAC item"), ("{", "cannot be read"),
-                                               ('{"links": [{"rel": "item", "href": "https://x/y.json"}]}', "not on this machine"),
-                                               ('{"links": [{"rel": "child", "href": "./catalog.json"}]}', "holds no STAC item")])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("{}", "holds no STAC item"),
+        ("{", "cannot be read"),
+        ('{"links": [{"rel": "item", "href": "https://x/y.json"}]}', "not on this machine"),
+        ('{"links": [{"rel": "child", "href": "./catalog.json"}]}', "holds no STAC item"),
+    ],
+)
 def test_catalogues_that_lead_nowhere(tmp_path, body, message):
     (tmp_path / "catalog.json").write_text(body)
     with pytest.raises(LayoutError, match=message):
@@ -133,7 +177,11 @@ def test_a_real_catalogue_of_sentinel_2(shared, tmp_path):
     root = shared("timeseries") / "openeo_stac_s2"
     place = Georeference("EPSG:32631", (10.0, 0.0, 644550.0, 0.0, -10.0, 5676350.0))
     square = place.lonlat(np.array([(20, 10), (40, 10), (40, 30), (20, 30), (20, 10)], float)).tolist()
-    label = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [square]}, "properties": {"class": "crane", "date": "2023-06-02"}}
+    label = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [square]},
+        "properties": {"class": "crane", "date": "2023-06-02"},
+    }
     file = made.labels(tmp_path / "l.geojson", [label])
     store, manifest = built(root, tmp_path / "out", options={"labels": str(file)})
     name = next(name for name in store.ids if "#temporal_referring" in name)
