@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,9 +14,12 @@ from collections import Counter
 from itertools import cycle, islice
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from geotempo.cli import app
 from geotempo.data_builders.build import add_result, build_store
 from geotempo.data_builders.check import check_store
 from geotempo.data_builders.digests import DigestSet
@@ -218,7 +223,8 @@ if __name__ == "__main__":
 
 def start(atlas, out, workers=1):
     """A build in a process of its own, as from the command line, past its imports."""
-    run = subprocess.Popen([sys.executable, "-c", KILLED, atlas, out, str(workers)], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-c", KILLED, atlas, out, str(workers)], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True)
     assert run.stdout.readline() == "ready\n"
     return run
 
@@ -259,16 +265,61 @@ def until(condition, seconds=60.0):
     return met
 
 
-def test_workers_end_with_a_build_that_is_killed(atlas, tmp_path, digest):
-    build(atlas, tmp_path / "whole")
-    run = start(atlas, tmp_path / "cut", workers=2)
-    assert until(lambda: list((tmp_path / "cut.building" / ".journal").glob("[0-9]*.json")))
+def interrupted(atlas, out):
+    """A build with two workers that has committed a block, and its workers."""
+    run = start(atlas, out, workers=2)
+    assert until(lambda: list(out.with_name(f"{out.name}.building").glob(".journal/[0-9]*.json")))
     workers = [path for path in children(run.pid) if b"spawn_main" in (path / "cmdline").read_bytes()]
+    assert len(workers) == 2
+    return run, workers
+
+
+def test_workers_end_with_a_build_that_is_killed(atlas, tmp_path):
+    build(atlas, tmp_path / "whole")
+    run, workers = interrupted(atlas, tmp_path / "cut")
     run.send_signal(signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL and len(workers) == 2
+    assert run.wait() == -signal.SIGKILL
     assert until(lambda: not any(path.exists() for path in workers)), "workers stay behind"
     assert start(atlas, tmp_path / "cut", workers=2).wait(60) == 0
     assert texts(tmp_path / "cut") == texts(tmp_path / "whole")
+
+
+def test_a_worker_that_dies_ends_the_build_with_what_to_do(atlas, tmp_path):
+    run, workers = interrupted(atlas, tmp_path / "cut")
+    os.kill(int(workers[0].name), signal.SIGKILL)
+    message = run.communicate(timeout=60)[1].splitlines()[-1]
+    assert run.returncode == 1 and "a worker process died" in message and "fewer --workers to go on" in message
+    assert list((tmp_path / "cut.building/.journal").glob("[0-9]*.json")), "what was done is kept"
+
+
+def test_shards_and_merge_on_the_command_line(atlas, tmp_path):
+    build(atlas, tmp_path / "whole")
+    parts = [str(tmp_path / f"part{number}") for number in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        done = CliRunner().invoke(app, ["build", "teochatlas", "--root", str(atlas), "--out", part, "--shard", f"{number}/2"])
+        assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["merge", *reversed(parts), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0 and re.search(r"items kept +294\nitems rejected +6\n  no image +6\n", done.output)
+    assert texts(tmp_path / "out") == texts(tmp_path / "whole")
+    done = CliRunner().invoke(app, ["merge", *parts, "--out", str(tmp_path / "strict"), "--max-rejected", "0.01"])
+    assert isinstance(done.exception, InputError) and "6 of 300 items were rejected" in str(done.exception)
+
+
+def test_stores_of_the_first_format_still_open(atlas, tmp_path):
+    build(atlas, tmp_path / "new")
+    manifest = json.loads((tmp_path / "new" / MANIFEST).read_text())
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    for entry in manifest["files"]:
+        path = tmp_path / "old" / entry["path"]
+        if entry["path"].startswith("images"):
+            pq.write_table(pq.read_table(path).drop_columns(["path"]), path)
+            entry["bytes"] = path.stat().st_size
+    manifest["format_version"] = 1
+    del manifest["images"]
+    (tmp_path / "old" / MANIFEST).write_text(json.dumps(manifest))
+    assert texts(tmp_path / "old") == texts(tmp_path / "new")
+    merge_stores([tmp_path / "old"], tmp_path / "merged", progress=False)
+    assert texts(tmp_path / "merged") == texts(tmp_path / "new")
 
 
 class Faulty(FolderSource):
