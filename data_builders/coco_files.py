@@ -1,6 +1,7 @@
 """COCO annotation files of any size: streamed, and grouped by image as encoded JSON, never held as objects."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -108,3 +109,22 @@ def _get(one: dict[str, Any], key: str, path: Path, name: str) -> Any:
             "(image_id, category_id, segmentation or bbox), categories (id, name)"
         )
     return one[key]
+
+
+def split_of(path: Path, default: str) -> str:
+    """The split that a file's name tells: `instances_train2017.json`, `valid.json`."""
+    told = re.search(r"(?<![a-z])(train|val|test)(?:id)?(?![a-z])", path.stem.lower().replace("_", " "))
+    return told.group(1) if told else default
+
+
+def image_folders(path: Path, split: str) -> list[Path]:
+    """Folders in which the images of an annotation file may be, the likeliest first."""
+    base = path.parent.parent if path.parent.name == "annotations" else path.parent
+    stem = path.stem.removeprefix("instances_")
+    names = ("", "images", split, f"images/{split}", stem, f"images/{stem}", "JPEGImages")
+    return [base / name for name in names if (base / name).is_dir()]
+
+
+def stem_of(name: str) -> str:
+    """An image's name without its extension, fit for a sample's id."""
+    return re.sub(r"\.(?:png|jpe?g|webp|tiff?|bmp)$", "", name, flags=re.IGNORECASE).replace("#", "_")

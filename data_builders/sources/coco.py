@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from geotempo.data_builders.coco_files import CocoFile, is_objects, read_coco
+from geotempo.data_builders.coco_files import CocoFile, image_folders, is_objects, read_coco, split_of, stem_of
+from geotempo.data_builders.coco_regions import view_regions
 from geotempo.data_builders.label_tasks import absent, by_size, change_tasks, has_mask, object_tasks, region_tasks
 from geotempo.data_builders.licences import licence_id
 from geotempo.data_builders.own_records import open_image
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.segmentations import boxed, segmented
 from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection, same_size
 from geotempo.model.errors import InputError, LayoutError
 from geotempo.model.records import ImageRecord, Region
@@ -117,8 +117,7 @@ class Coco(RecordSource):
             if not coco.classes and not self.thing:
                 raise LayoutError(
                     f'{path.name} lists no "categories", so its classes have no names; add them, or name the one class '
-                    f'with '
-                    "thing=..."
+                    "with thing=..."
                 )
         if self.images and not Path(self.images).is_dir():
             raise LayoutError(f"images={self.images} is no folder; give the one that image names are relative to")
@@ -158,15 +157,15 @@ class Coco(RecordSource):
             names = [record["views"][0]["file"]]
         images = tuple(open_image(name, self._folders(path)) for name in names)
         same_size(images[0], (images[-1].height, images[-1].width), names[-1])
-        regions, crowds = self._regions(record["views"], images)
+        regions, crowds = view_regions(record["views"], images)
         classes = [thing for thing in dict.fromkeys(record["classes"]) if thing not in crowds]
         draft = Draft(
             self.dataset,
             self._split(path, images),
-            f"{path.stem}/{_stem(record['key'])}",
+            f"{path.stem}/{stem_of(record['key'])}",
             images,
             self.licence,
-            {"scene": _stem(record["key"]), **({"crowds": sorted(crowds)} if crowds else {})},
+            {"scene": stem_of(record["key"]), **({"crowds": sorted(crowds)} if crowds else {})},
         )
         if self.before:
             yield from self._changes(draft, regions, classes, record["outlined"] and has_mask(regions))
@@ -223,71 +222,9 @@ class Coco(RecordSource):
 
     def _folders(self, path: Path) -> list[Path]:
         """Where images may be, the likeliest first."""
-        if self.images:
-            return [Path(self.images)]
-        base = path.parent.parent if path.parent.name == "annotations" else path.parent
-        split, stem = self._file_split(path), path.stem.removeprefix("instances_")
-        folders = (
-            base,
-            base / "images",
-            base / split,
-            base / "images" / split,
-            base / stem,
-            base / "images" / stem,
-            base / "JPEGImages",
-        )
-        return [folder for folder in folders if folder.is_dir()]
-
-    def _file_split(self, path: Path) -> str:
-        told = re.search(r"(?<![a-z])(train|val|test)(?:id)?(?![a-z])", path.stem.lower().replace("_", " "))
-        return told.group(1) if told else self.split
+        return [Path(self.images)] if self.images else image_folders(path, split_of(path, self.split))
 
     def _split(self, path: Path, images: Sequence[ImageRecord]) -> str:
-        split = self._file_split(path)
+        split = split_of(path, self.split)
         digest = hashlib.sha256("\n".join(image.id for image in images).encode()).digest()
         return "val" if split == "train" and int.from_bytes(digest[:8], "big") < self.val_share * 2**64 else split
-
-    def _regions(self, views: Sequence[Any], images: Sequence[ImageRecord]) -> tuple[list[Region], set[str]]:
-        """Regions of all images of an item, and the classes with crowds."""
-        regions, crowds = [], set()
-        for view in views:
-            image = images[0] if len(images) == 1 else images[view["place"] - 1]
-            width, height = view["size"]
-            if width is not None and height is not None and (width, height) != (image.width, image.height):
-                raise Rejection(
-                    "size mismatch",
-                    f"{view['file']} is {image.width} x {image.height}, its annotation says {width} x {height}",
-                )
-            for one in view["objects"]:
-                if one["class"] is None:
-                    raise Rejection(
-                        "unknown category",
-                        f"{view['file']}: annotation {one.get('id')} is of category {one.get('category_id')}, "
-                        "which the file does not list",
-                    )
-                if one.get("iscrowd"):
-                    crowds.add(one["class"])
-                else:
-                    regions.append(_region(one, image, view))
-        return regions, crowds
-
-
-def _region(one: Mapping[str, Any], image: ImageRecord, view: Mapping[str, Any]) -> Region:
-    """An annotation as a region; the box where there is no outline.
-
-    Raises:
-        Rejection: It has neither, or an impossible one.
-    """
-    label = f"{view['file']}, annotation {one.get('id')}"
-    if one.get("segmentation"):
-        found = segmented(one["segmentation"], image.height, image.width, label, view["place"])
-    elif one.get("bbox"):
-        found = boxed(one["bbox"], image.height, image.width, label, view["place"])
-    else:
-        raise Rejection("no geometry", f"{label} has neither segmentation nor bbox")
-    return Region(found.image, found.geometry, one["class"], found.points)
-
-
-def _stem(key: str) -> str:
-    """A key without its extension, fit for a sample's id."""
-    return re.sub(r"\.(?:png|jpe?g|webp|tiff?|bmp)$", "", key, flags=re.IGNORECASE).replace("#", "_")

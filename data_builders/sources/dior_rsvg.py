@@ -1,7 +1,7 @@
 """DIOR-RSVG: 38,320 referring expressions with boxes on DIOR images, 800 x 800 pixels, 0.5 to 30 m.
 
 ```
-Annotations/<number>.xml       VOC; object: name, bndbox (xmin, ymin, xmax, ymax in pixels), description (the expression)
+Annotations/<number>.xml       VOC; object: name, bndbox (xmin, ymin, xmax, ymax), description (the expression)
 JPEGImages/<number>.jpg
 {train,val,test}.txt           running numbers of OBJECTS, from 0, over all XML files in the order of their names
 ```

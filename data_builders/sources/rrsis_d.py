@@ -17,27 +17,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ijson
 
+from geotempo.data_builders.box_conventions import Convention, agreeing, deciding
 from geotempo.data_builders.label_tasks import expression_tasks
 from geotempo.data_builders.pickles import load_plain
 from geotempo.data_builders.sample import Sample
-from geotempo.data_builders.segmentations import inside_box, segmented
+from geotempo.data_builders.segmentations import segmented
 from geotempo.data_builders.source import Draft, Item, RecordSource, Rejection, find_image, load_image, need_folder
 from geotempo.model.errors import InputError, LayoutError
-from geotempo.model.geometry import Box, bounds
-
-Convention = Literal["xywh", "xyxy"]
+from geotempo.model.geometry import bounds
 
 EXPECTED = "rrsisd/refs(unc).p, rrsisd/instances.json and images/rrsisd/JPEGImages"
 SPLITS = ("train", "val", "test")
 FIELDS = ("ref_id", "ann_id", "image_id", "split", "sentences")
 PROBED = 300
 """Annotations by which the convention of the boxes is decided."""
-AGREE = 0.5
-"""IoU of a box with the box around its mask, below which they contradict each other."""
 
 
 class RrsisD(RecordSource):
@@ -103,7 +100,7 @@ class RrsisD(RecordSource):
         region = segmented(
             annotation["segmentation"], image.height, image.width, entry["classes"].get(annotation["category_id"], "")
         )
-        box = _agreeing(annotation, bounds(region.geometry), record["convention"], image.height, image.width)
+        box = agreeing(annotation, bounds(region.geometry), record["convention"], image.height, image.width)
         stem = Path(entry["file_name"]).stem
         draft = Draft(self.name, ref["split"], f"{stem}-{ref['ref_id']}", (image,), self.licence,
                       {"scene": stem, "box": list(box.as_tuple()), "boxes_as": record["convention"]})
@@ -178,63 +175,18 @@ def _instances(path: Path, changed: int) -> dict[str, dict[Any, Any]]:
 
 
 def _convention(path: Path) -> Convention:
-    """Whether boxes are x, y, width, height or two corners: what fits the masks of more annotations.
+    """How boxes are written, by those of the first annotations that have a readable mask.
 
     Raises:
-        LayoutError: Neither fits most of them.
+        LayoutError: Neither way fits most of them.
     """
     known = _instances(path, path.stat().st_mtime_ns)
-    fits: Counter[Convention] = Counter()
-    probed = 0
+    pairs = []
     for annotation in list(known["annotations"].values())[:PROBED]:
         entry = known["images"].get(annotation.get("image_id"), {})
         try:
-            height, width = int(entry["height"]), int(entry["width"])
-            around = bounds(segmented(annotation["segmentation"], height, width, "").geometry)
-            probed += 1
-            fits.update(name for name in _NAMES if _overlap(_read_box(annotation["bbox"], name), around) >= AGREE)
+            region = segmented(annotation["segmentation"], int(entry["height"]), int(entry["width"]), "")
+            pairs.append((annotation["bbox"], bounds(region.geometry)))
         except (Rejection, TypeError, KeyError, ValueError):
             continue
-    best, count = max(((name, fits[name]) for name in _NAMES), key=lambda pair: pair[1])
-    if not probed or count < probed / 2:
-        raise LayoutError(
-            f"{path.name}: of {probed} boxes {fits['xywh']} fit their masks as x, y, width, height and {fits['xyxy']} "
-            f"as two "
-            "corners; the assumption that they are one of these does not hold"
-        )
-    return best
-
-
-_NAMES: tuple[Convention, ...] = ("xywh", "xyxy")
-
-
-def _read_box(values: Any, convention: Convention) -> tuple[float, float, float, float]:
-    x, y, a, b = (float(value) for value in values)
-    return (x, y, x + a, y + b) if convention == "xywh" else (x, y, a, b)
-
-
-def _overlap(corners: tuple[float, float, float, float], box: Box) -> float:
-    """IoU of two corners, which need not be a box, with a box."""
-    x1, y1, x2, y2 = corners
-    shared = max(0.0, min(x2, box.x2) - max(x1, box.x1)) * max(0.0, min(y2, box.y2) - max(y1, box.y1))
-    return shared / (max(0.0, x2 - x1) * max(0.0, y2 - y1) + box.area - shared) if shared else 0.0
-
-
-def _agreeing(annotation: Any, around: Box, convention: Convention, height: int, width: int) -> Box:
-    """The annotation's own box.
-
-    Raises:
-        Rejection: It contradicts the mask.
-    """
-    try:
-        corners = _read_box(annotation["bbox"], convention)
-    except (TypeError, ValueError):
-        raise Rejection("impossible box", f"annotation {annotation['id']}: {annotation['bbox']!r:.80}") from None
-    if _overlap(corners, around) < AGREE:
-        other = next(name for name in _NAMES if name != convention)
-        hint = f"; as {other} it would fit" if _overlap(_read_box(annotation["bbox"], other), around) >= AGREE else ""
-        raise Rejection(
-            "box and mask differ",
-            f"annotation {annotation['id']}: the box {annotation['bbox']} ({convention}) is not around its mask{hint}",
-        )
-    return inside_box(corners, height, width, f"annotation {annotation['id']}")
+    return deciding(pairs, path.name)
