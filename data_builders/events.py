@@ -58,7 +58,8 @@ def assign_events(events: Collection[str], named: Mapping[str, Sequence[str]] | 
     if "train" not in splits:
         return {}
     order = sorted(events, key=lambda event: hashlib.blake2b(f"{seed}:{event}".encode(), digest_size=8).digest())
-    share, found = max(1, round(len(order) / 10)), {}
+    share = max(1, round(len(order) / 10))
+    found: dict[str, str] = {}
     for split in splits:
         for event in order[len(found) : len(found) + share]:
             if split != "train" and len(found) + 1 < len(order):

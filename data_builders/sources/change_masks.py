@@ -33,6 +33,7 @@ class LevirCdPlus(ChangeMasks):
     licence = "academic; LEVIR-CD+, imagery Google Earth"
     citation = "Chen and Shi 2020, LEVIR-CD, Remote Sensing 12(10); Shen et al. 2021, S2Looking, Remote Sensing 13(24)"
     evidence = "documentation"
+    labels = ("building",)
     layout = PairLayout(("A", "B", "label"), "building", "building", gsd=0.5)
 
 
@@ -43,6 +44,7 @@ class S2Looking(ChangeMasks):
     licence = "academic; S2Looking"
     citation = "Shen et al. 2021, S2Looking, Remote Sensing 13(24)"
     evidence = "documentation"
+    labels = ("changed building", "new building", "demolished building")
     layout = PairLayout(("Image1", "Image2", "label"), "building", "changed building")
     kinds = (("label1", "built", "new building", 2), ("label2", "demolished", "demolished building", 1))
 
@@ -79,6 +81,7 @@ class WhuCd(ChangeMasks):
     licence = "academic; WHU building change detection dataset"
     citation = "Ji et al. 2019, Fully Convolutional Networks for Multisource Building Extraction, IEEE TGRS 57(1)"
     evidence = "documentation"
+    labels = ("building",)
     layout = PairLayout(("A", "B", "label"), "building", "building")
 
 
@@ -89,6 +92,7 @@ class SysuCd(ChangeMasks):
     licence = "academic; SYSU-CD"
     citation = "Shi et al. 2021, A Deeply Supervised Attention Metric-Based Network, IEEE TGRS 60"
     evidence = "documentation"
+    labels = ("changed area",)
     layout = PairLayout(("time1", "time2", "label"), "area", "changed area", count=False, gsd=0.5)
 
 
@@ -99,6 +103,7 @@ class Clcd(ChangeMasks):
     licence = "unknown; CLCD, imagery Gaofen-2"
     citation = "Liu et al. 2022, A CNN-Transformer Network for Cropland Change Detection, IEEE JSTARS 15"
     evidence = "documentation"
+    labels = ("changed cropland",)
     layout = PairLayout(("time1", "time2", "label"), "cropland area", "changed cropland", count=False)
 
 
@@ -109,6 +114,7 @@ class Dsifn(ChangeMasks):
     licence = "academic; DSIFN, imagery Google Earth"
     citation = "Zhang et al. 2020, A deeply supervised image fusion network, ISPRS Journal 166"
     evidence = "documentation"
+    labels = ("changed area",)
     layout = PairLayout(("t1", "t2", "mask"), "area", "changed area", count=False)
 
 
@@ -119,4 +125,5 @@ class Cdd(ChangeMasks):
     licence = "unknown; CDD, imagery Google Earth"
     citation = "Lebedev et al. 2018, Change Detection in Remote Sensing Images Using Conditional Adversarial Networks, ISPRS Archives"
     evidence = "documentation"
+    labels = ("changed area",)
     layout = PairLayout(("A", "B", "OUT"), "area", "changed area", count=False)

@@ -35,6 +35,7 @@ class LevirCd(ChangeMasks):
     licence = levir.LICENCE
     citation = "Chen and Shi 2020, LEVIR-CD, Remote Sensing 12(10)"
     evidence = "real"
+    labels = ("building",)
     layout = PairLayout(("A", "B", "label"), "building", "building", split_in_name=True)
 
     def check_layout(self, root: Path) -> None:

@@ -27,6 +27,7 @@ class LevirMci(LevirCC):
     citation = "Liu et al. 2024, Change-Agent, IEEE TGRS"
     tasks = ("change_caption", "change_vqa", "change_grounding",
              "referring_segmentation", "change_segmentation", "counting")
+    labels = tuple(CLASSES)
     folders = ("A", "B", "label")
 
     def samples(self, root: Path, key: str) -> Iterator[Sample]:

@@ -57,7 +57,8 @@ class Oscd(FolderSource):
     licence = "CC-BY-NC-SA-4.0; OSCD change maps, modified Copernicus Sentinel data 2015-2018"
     citation = "Caye Daudt et al. 2018, OSCD, IGARSS"
     evidence = "real"
-    tasks = ("change_segmentation", "change_vqa")
+    tasks = ("change_grounding", "change_segmentation")
+    labels = (LABEL,)
 
     def __init__(self, tile: int = 256) -> None:
         self.tile = check_tile(tile)

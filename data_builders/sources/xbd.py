@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from geotempo.data_builders.events import check_events, event_names, event_split, footprint
-from geotempo.data_builders.label_states import damage_tasks
+from geotempo.data_builders.label_states import LEVELS, UNCLASSIFIED, damage_tasks
 from geotempo.data_builders.label_tasks import class_tasks
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.source import (
@@ -66,6 +66,7 @@ class Xbd(FolderSource):
     evidence: ClassVar[Literal["real", "documentation"]] = "real"
     tasks: tuple[str, ...] = ("change_vqa", "change_grounding", "damage", "counting", "temporal_referring",
                               "temporal_classification", "referring_segmentation", "vqa")
+    labels = (*LEVELS, UNCLASSIFIED, "building", "damaged building")
 
     def __init__(self, held_out: str | tuple[str, ...] | list[str] = (), tile: int = 0) -> None:
         self.held_out, self.tile = event_names(held_out), check_tile(tile)
