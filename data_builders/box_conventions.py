@@ -32,8 +32,8 @@ def deciding(pairs: Sequence[tuple[Any, Box]], name: str) -> Convention:
     best = max(_NAMES, key=lambda way: fits[way])
     if not pairs or fits[best] < len(pairs) / 2:
         raise LayoutError(
-            f"{name}: of {len(pairs)} boxes {fits['xywh']} fit their masks as x, y, width, height and {fits['xyxy']} as "
-            "two corners; the assumption that they are one of these does not hold"
+            f"{name}: of {len(pairs)} boxes {fits['xywh']} fit their masks as x, y, width, height and {fits['xyxy']} "
+            "as two corners; the assumption that they are one of these does not hold"
         )
     return best
 

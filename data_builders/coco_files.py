@@ -105,8 +105,7 @@ def _get(one: dict[str, Any], key: str, path: Path, name: str) -> Any:
     if one.get(key) is None or isinstance(one[key], list | dict):
         raise LayoutError(
             f"{path.name}: an entry of {name} has no {key}; expected a COCO annotation: images (id, file_name), "
-            f"annotations "
-            "(image_id, category_id, segmentation or bbox), categories (id, name)"
+            "annotations (image_id, category_id, segmentation or bbox), categories (id, name)"
         )
     return one[key]
 

@@ -95,12 +95,12 @@ class DatedRasters(Source):
         if tile < 0 or not 0 <= overlap <= tile // 2:
             raise InputError(
                 f"tile is {tile} and overlap {overlap}; give a side in pixels (0 for whole rasters), and at most half "
-                f"of it"
+                "of it"
             )
         if split not in SPLITS or not 0 <= val_share <= 1 or not 0 <= empty <= 1:
             raise InputError(
                 f"split is {split}, val_share {val_share:g}, empty {empty:g}; allowed: {', '.join(SPLITS)}, and shares "
-                f"of 0 to 1"
+                "of 0 to 1"
             )
         if not re.fullmatch(r"[\w.-]+", dataset):
             raise InputError(f"dataset is {dataset!r}; use letters, digits, '.', '_' and '-'")
@@ -143,8 +143,7 @@ class DatedRasters(Source):
         if self.val_share and self.overlap and len(places) == 1:
             raise LayoutError(
                 f"val_share={self.val_share:g} parts the tiles of the one place, which overlap by {self.overlap} "
-                f"pixels, so that "
-                "val would show what train shows; set overlap=0"
+                "pixels, so that val would show what train shows; set overlap=0"
             )
         usable = [label.shape for label in labels.all if label.fault is None]
         spans = [footprint(place.grid) for place in places]

@@ -141,8 +141,7 @@ def _check_fields(path: Path, fields: LabelFields, features: list[Any]) -> None:
         if name and not name.startswith("=") and name not in known:
             raise LayoutError(
                 f"{option}={name}, but none of the first {len(features)} features of {path.name} has this property; "
-                f"they have: "
-                f"{', '.join(known) or 'none'}"
+                f"they have: {', '.join(known) or 'none'}"
             )
 
 
@@ -165,7 +164,7 @@ def _projection(path: Path, crs: str) -> Any:
     except pyproj.exceptions.ProjError as error:
         raise LayoutError(
             f"{path.name}: the coordinate system {crs[:60]!r} is unknown ({str(error)[:80]}); give it with "
-            f"labels_crs=EPSG:n"
+            "labels_crs=EPSG:n"
         ) from None
 
     def project(xy: FloatArray) -> FloatArray:
@@ -229,8 +228,7 @@ def _surface(feature: Any, where: str, project: Any) -> tuple[shapely.Geometry, 
     if not (-540 <= west <= east <= 540 and -90 <= south <= north <= 90):
         detail = (
             f"{where} reaches from {west:.6g}, {south:.6g} to {east:.6g}, {north:.6g}, which are no degrees; give the "
-            f"file's coordinate "
-            "system with labels_crs=EPSG:n"
+            "file's coordinate system with labels_crs=EPSG:n"
         )
         return shapely.MultiPolygon(), ("outside the globe", detail)
     if valid.area <= 0:

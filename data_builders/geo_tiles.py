@@ -141,8 +141,7 @@ def open_dated(path: str, date: AcquisitionDate, name: str = "", series: str = "
     if grid.place is None:
         raise LayoutError(
             f"{Path(path).name} has no georeference, so labels cannot be laid on it; assign one, e.g. with "
-            f"gdal_edit.py -a_srs "
-            "EPSG:n -a_ullr WEST NORTH EAST SOUTH"
+            "gdal_edit.py -a_srs EPSG:n -a_ullr WEST NORTH EAST SOUTH"
         )
     return Dated(path, date, grid, Path(path).stat().st_mtime_ns, name, series)
 
@@ -186,8 +185,7 @@ def group_places(rasters: Sequence[Dated]) -> list[Place]:
             if first.date == second.date:
                 raise LayoutError(
                     f"{Path(first.path).name} and {Path(second.path).name} show one place on one date ({first.date}); "
-                    f"keep one of "
-                    "them, or give their times"
+                    "keep one of them, or give their times"
                 )
         stem = members[0].name or Path(members[0].path).stem
         names[stem] += 1

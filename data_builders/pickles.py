@@ -107,8 +107,7 @@ def _look_through(data: bytes, name: str) -> None:
 def _refused(name: str, what: str) -> InputError:
     return InputError(
         f"{name} {what}, and an annotation file is plain data only (lists, dictionaries, tuples, text, bytes, "
-        f"numbers): "
-        "it was not run; get the file from its authors, or save it as plain data"
+        "numbers): it was not run; get the file from its authors, or save it as plain data"
     )
 
 

@@ -83,7 +83,7 @@ def raster_date(path: Path, facts: Facts, pattern: str = "") -> AcquisitionDate:
         )
         raise LayoutError(
             f"{path.name} has no date: {where}; put it into the name (2021-05-03), or say where it stands with "
-            f"date_pattern"
+            "date_pattern"
         )
     return found
 

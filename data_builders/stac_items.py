@@ -80,7 +80,7 @@ def read_catalogue(root: Path) -> list[StacItem]:
     if not found:
         raise LayoutError(
             f"{root} holds no STAC item; expected catalog.json or collection.json with links to local items, or item "
-            f"files"
+            "files"
         )
     return [found[file] for file in sorted(found)]
 
@@ -106,7 +106,7 @@ def _linked(file: Path, seen: set[Path]) -> Iterator[StacItem]:
             if target is None:
                 raise LayoutError(
                     f"{file.name} links to {str(link.get('href'))[:80]}, which is not on this machine; download the "
-                    f"catalogue"
+                    "catalogue"
                 )
             yield from _linked(target, seen)
 
@@ -167,7 +167,7 @@ def raster_of(item: StacItem, key: str = "") -> Path:
     raise NoRaster(
         "asset unclear",
         f"{item.id} has {len(assets)} raster assets ({', '.join(list(assets)[:8]) or 'none'}); say which with "
-        f"asset=KEY",
+        "asset=KEY",
     )
 
 

@@ -62,8 +62,7 @@ class DiorRsvg(RecordSource):
         if count != len(splits):
             raise LayoutError(
                 f"the lists number {len(splits)} objects and Annotations holds {count}; with files missing, numbers "
-                f"would "
-                "point to the wrong expressions: complete the folder"
+                "would point to the wrong expressions: complete the folder"
             )
 
     def items(self, root: Path) -> Iterator[Item]:

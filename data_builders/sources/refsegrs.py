@@ -67,7 +67,7 @@ class RefSegRs(RecordSource):
             if not _LINE.fullmatch(first):
                 raise LayoutError(
                     f"{path.name} begins with {first[:60]!r}; the assumption that a line is <number> <phrase> does not "
-                    f"hold"
+                    "hold"
                 )
 
     def items(self, root: Path) -> Iterator[Item]:

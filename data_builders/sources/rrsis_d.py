@@ -94,8 +94,8 @@ class RrsisD(RecordSource):
         if (image.width, image.height) != (entry["width"], entry["height"]):
             raise Rejection(
                 "size mismatch",
-                f"{entry['file_name']} is {image.width} x {image.height}, its annotation says "
-                f"{entry['width']} x {entry['height']}",
+                f"{entry['file_name']} is {image.width} x {image.height}, its annotation says {entry['width']} x "
+                f"{entry['height']}",
             )
         region = segmented(
             annotation["segmentation"], image.height, image.width, entry["classes"].get(annotation["category_id"], "")

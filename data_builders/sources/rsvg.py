@@ -127,8 +127,7 @@ def _fitting(files: tuple[tuple[Path, int], ...]) -> str:
         return fitting[0]
     raise LayoutError(
         f"of {total} boxes {wrong['xyxy']} cannot be two corners and {wrong['xywh']} cannot be x, y, width, height on "
-        f"{SIDE} x "
-        f"{SIDE} pixels, which does not tell how they are meant; say it with boxes=xyxy or boxes=xywh"
+        f"{SIDE} x {SIDE} pixels, which does not tell how they are meant; say it with boxes=xyxy or boxes=xywh"
     )
 
 

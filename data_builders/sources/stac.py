@@ -102,13 +102,12 @@ class Stac(DatedRasters):
         if not found:
             raise LayoutError(
                 f"{root} holds images and no labels, and a sample needs an answer; give polygons with a class and a "
-                f"date with "
-                "labels=FILE.geojson, or ask a model about the images with `geotempo predict`"
+                "date with labels=FILE.geojson, or ask a model about the images with `geotempo predict`"
             )
         if len(found) > 1:
             raise LayoutError(
                 f"{root} holds {len(found)} label files ({', '.join(path.name for _, path in found[:3])}); say which "
-                f"with labels=FILE"
+                "with labels=FILE"
             )
         item, path = found[0]
         named = item.properties.get("label:properties")

@@ -1,6 +1,7 @@
 """Dated GeoTIFFs with GeoJSON labels: from the ground to pixels, dates, tiles, doubts, faults."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from geotempo.data_builders.raster_dates import read_day
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.store import Store
 from geotempo.model.dates import AcquisitionDate
-from geotempo.model.errors import InputError, LayoutError
+from geotempo.model.errors import InputError, LayoutError, MissingExtraError
 from geotempo.model.geo import Georeference
 from geotempo.model.geometry import Mask, Polygon, area, bounds, rasterize
 from tests.data_builders.fixtures import geo as made
@@ -386,3 +387,11 @@ def test_a_real_series_of_landsat(shared, tmp_path):
         str(year) for year in range(1985, 2021, 5)
     ]
     assert np.allclose(bounds(sample.regions[0].geometry).as_tuple(), (300, 100, 400, 150), atol=0.01)
+
+
+@pytest.mark.parametrize("package", ["rasterio", "pyproj"])
+def test_a_missing_extra_says_how_to_get_it(tmp_path, monkeypatch, package):
+    root = made.series(tmp_path / "in")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r'pip install "geotempo\[geo\]"'):
+        make_source("geojson", licence="unknown").check_layout(root)
