@@ -2,6 +2,9 @@
 
 LEVIR-CD is cut up in LEVIR-CC, which is captioned again in LEVIR-MCI and others; SECOND comes back in SECOND-CC and CDVQA; DIOR in
 RRSIS-D and DIOR-RSVG; xBD in RSCC and TEOChatlas; fMoW in GeoLLaVA and TEOChatlas. A model trained on one has seen the other.
+GeoChat_Instruct takes its images from DOTA, DIOR, FAIR1M, NWPU-RESISC45, RSVQA-LR and FloodNet (arXiv 2311.15826), and is itself
+a part of TEOChatlas, UniRS and EarthDial; EarthDial's other parts are those of its published lists and test results, Falcon's those that
+the names of its published examples give (AID, RSVQA-HR, DIOR, RSICD, DOTA, WHU-CD, SYSU-CD), which are not all.
 """
 
 import re
@@ -95,17 +98,25 @@ def _qfabric(scene: str, split: str, key: str) -> str | None:
 
 _CROPPED: dict[str, Namer] = {name: levir_crop for name in ("levir-cc", "levir-mci", "levir-cdc", "changechat", "unirs")}
 FAMILIES = (
-    Family("LEVIR", {"levir-cd": levir_tile, **_CROPPED}, ("levir-cd-plus", "levir-ccd", "qag-360k")),
+    Family("LEVIR", {"levir-cd": levir_tile, **_CROPPED}, ("levir-cd-plus", "levir-ccd", "qag-360k", "earthdial")),
     Family("SECOND", {name: digits for name in ("second", "second-cc", "cdvqa")}, ("qag-360k", "teochatlas")),
-    Family("DIOR", {name: digits for name in ("dior", "dior-rsvg", "rrsis-d")}, ("geochat-instruct", "vrsbench", "teochatlas")),
-    Family("xBD", {name: disaster_scene for name in ("xbd", "rscc", "teochatlas")}),
-    Family("fMoW", {"fmow": fmow_place, "geollava": fmow_place, "teochatlas": teochatlas_place}),
+    Family("DIOR", {name: digits for name in ("dior", "dior-rsvg", "rrsis-d")}, ("geochat-instruct", "vrsbench", "teochatlas", "unirs", "earthdial", "falcon")),
+    Family("xBD", {name: disaster_scene for name in ("xbd", "rscc", "teochatlas")}, ("earthdial",)),
+    Family("fMoW", {"fmow": fmow_place, "geollava": fmow_place, "teochatlas": teochatlas_place}, ("earthdial",)),
     Family("QFabric", {"qfabric": _qfabric, "teochatlas": _qfabric}),
     Family("S2Looking", {}, ("s2looking", "teochatlas")),
-    Family("SYSU-CD", {"sysu-cd": _sysu, "sysu-cc": _sysu}),
-    Family("WHU-CD", {}, ("whu-cd", "whu-cdc")),
-    Family("UC Merced", {}, ("uc-merced", "ucm-captions", "rsivqa")),
-    Family("RSICD", {}, ("rsicd", "rsivqa", "aid")),
+    Family("SYSU-CD", {"sysu-cd": _sysu, "sysu-cc": _sysu}, ("earthdial", "falcon")),
+    Family("WHU-CD", {}, ("whu-cd", "whu-cdc", "falcon")),
+    Family("Dubai", {}, ("dubai-ccd", "earthdial")),
+    Family("UC Merced", {}, ("uc-merced", "ucm-captions", "rsivqa", "teochatlas", "earthdial")),
+    Family("Sydney", {}, ("sydney-captions", "rsivqa", "earthdial")),
+    Family("RSICD", {}, ("rsicd", "rsivqa", "aid", "teochatlas", "earthdial", "falcon")),
+    Family("NWPU-RESISC45", {}, ("nwpu-resisc45", "geochat-instruct", "teochatlas", "unirs", "earthdial")),
+    Family("NWPU VHR-10", {}, ("nwpu-vhr10", "earthdial")),
+    Family("DOTA", {}, ("geopixeld", "vrsbench", "rsivqa", "geochat-instruct", "teochatlas", "unirs", "earthdial", "falcon")),
+    Family("RSVG", {}, ("rsvg", "earthdial")),
+    Family("RSVQA-LR", {}, ("rsvqa-lr", "geochat-instruct", "teochatlas", "unirs", "earthdial")),
+    Family("RSVQA-HR", {}, ("rsvqa-hr", "teochatlas", "falcon")),
 )
 ORIGINS = {"xbd": "xBD", "fmow": "fMoW", "qfabric": "QFabric"}
 """Family of a sample that names the data set it comes from, as TEOChatlas's do."""

@@ -1,13 +1,13 @@
 """QAG-360K: questions about the changes between two images, with a short answer and a mask that shows it.
 
 ```
-<name>.json                      {"question": [{"id", "img_id": "00001.png", "type", "question", "answer"}]}
-im1/<img_id>  im2/<img_id>       before and after, in the root, images/, or a folder of the split's name
-mask/<id>.png                    0/255, one per QUESTION id; or masks=DIR
+<split>/json/<Split>.json               {"question": [{"id", "img_id": "00001.png", "type", "question", "answer"}]}
+<split>/image/{im1,im2}/<img_id>        before and after; or images=DIR
+<split>/mask/<id>.png                   0/255, one per QUESTION id; or masks=DIR
 ```
-The names of the JSON files and of the folder of masks are not documented: every JSON file with a list `question` is read, its split is
-what its name says, and masks are looked for in mask, masks, label and labels. Masks are thresholded at one half, as the authors'
-loader does. Answers are those of CDVQA and green_house, road, bridge, others, written as in `cdvqa`; the original is a reference too.
+So the authors' training script (like413/VisTA, VisTA/train.py) names its folders for train and val. Flatter layouts are read too: every JSON
+file with a list `question`, in the root or a folder, whose split is what its name says; im1 and im2 beside it, in image/, images/ or a folder
+of the split's name; masks in mask, masks, label and labels. Masks are thresholded at one half, as the authors' loader does. Answers are those of CDVQA and green_house, road, bridge, others, written as in `cdvqa`; the original is a reference too.
 The pairs are those of Hi-UCD, SECOND and LEVIR-CD, so that a model must not be tested on one and trained on the other. The test
 set is given on request.
 
@@ -41,7 +41,7 @@ from geotempo.data_builders.sources.cdvqa import WORDS
 from geotempo.data_builders.wordings import ask
 from geotempo.model.errors import LayoutError
 
-EXPECTED = 'JSON files {"question": [...]}, im1/, im2/ and mask/<id>.png, or images=DIR and masks=DIR'
+EXPECTED = '<split>/json/<Split>.json {"question": [...]}, <split>/image/{im1,im2}/ and <split>/mask/<id>.png, or images=DIR and masks=DIR'
 KEYS = ("id", "img_id", "type", "question", "answer")
 MASKS = ("mask", "masks", "label", "labels")
 THINGS = frozenset({"NVG_surface", "buildings", "low_vegetation", "playgrounds", "trees", "water", "green_house", "road", "bridge"})
@@ -68,7 +68,8 @@ class Qag360k(RecordSource):
 
     def files(self, root: Path) -> list[Path]:
         """See `RecordSource`."""
-        return [path for path in sorted([*root.glob("*.json"), *root.glob("*/*.json")]) if next(_questions(path), None) is not None]
+        found = sorted(path for pattern in ("*.json", "*/*.json", "*/json/*.json") for path in root.glob(pattern))
+        return [path for path in found if next(_questions(path), None) is not None]
 
     def check_layout(self, root: Path) -> None:
         """See `Source`; the first question of each file is looked at, and its images and its mask are looked for."""
@@ -139,7 +140,7 @@ class Qag360k(RecordSource):
         """Where im1 or im2 of a file's questions may be."""
         if self.images:
             return [Path(self.images) / folder]
-        return list(dict.fromkeys(parent / folder for parent in _near(root, file)))
+        return list(dict.fromkeys(parent / inside / folder for parent in _near(root, file) for inside in ("", "image", "images")))
 
     def _mask_folders(self, root: Path, file: Path) -> list[Path]:
         """Where the masks of a file's questions may be."""
@@ -151,7 +152,8 @@ class Qag360k(RecordSource):
 def _near(root: Path, file: Path) -> list[Path]:
     """Folders that belong to an annotation file: that of its split first, since questions are numbered anew in each."""
     split = split_of(file)
-    return [file.parent / split, root / split, file.parent, root / "images" / split, root / "images", root]
+    own = [file.parent.parent] if file.parent.name == "json" and file.parent != root else []
+    return [*own, file.parent / split, root / split, file.parent, root / "images" / split, root]
 
 
 def split_of(file: Path) -> str:

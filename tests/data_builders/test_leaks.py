@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from geotempo.cli import app
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.census import footprint_of
-from geotempo.data_builders.families import event_name, levir_crop, place_name, unnamed_overlaps
+from geotempo.data_builders.families import FAMILIES, event_name, levir_crop, place_name, unnamed_overlaps
 from geotempo.data_builders.leaks import find_leaks, same_looks
 from geotempo.data_builders.looks import CACHE, Looks, look_at, looks_of, unseen
 from geotempo.data_builders.sample import Message, Sample
+from geotempo.data_builders.sources import SOURCES
 from geotempo.data_builders.store import Store, write_store
 from geotempo.model.errors import InputError
 from geotempo.model.records import ImageRecord
@@ -133,6 +134,13 @@ def test_the_sixteen_crops_of_a_tile_have_its_name(split, data):
 def test_data_sets_whose_names_cannot_be_compared_are_said():
     assert unnamed_overlaps({"levir-mci"}, {"levir-cd-plus", "second"}) == ["LEVIR: levir-mci and levir-cd-plus"]
     assert unnamed_overlaps({"levir-mci"}, {"levir-cd"}) == [] and event_name({"event": " Hurricane Harvey"}) == "hurricane-harvey"
+    assert unnamed_overlaps({"earthdial"}, {"levir-cc", "xbd", "rsvqa-lr"}) == [
+        "LEVIR: earthdial and levir-cc", "RSVQA-LR: earthdial and rsvqa-lr", "xBD: earthdial and xbd"]
+
+
+def test_families_are_of_sources_that_exist():
+    named = {name for family in FAMILIES for name in (*family.namers, *family.unnamed)}
+    assert named - set(SOURCES) == {"dior"}  # whose own boxes no source reads
 
 
 def test_footprints_that_overlap_are_one_place_and_neighbours_are_not(tmp_path):

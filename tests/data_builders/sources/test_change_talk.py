@@ -50,23 +50,23 @@ def test_the_stores_are_sound(qag, chat):
 
 def test_a_question_has_its_answer_and_its_mask(qag):
     store, _ = qag
-    short, joint = store.by_id("qag-360k/train/train:0#change_vqa"), store.by_id("qag-360k/train/train:0#change_segmentation")
+    short, joint = store.by_id("qag-360k/train/train/json/Train:0#change_vqa"), store.by_id("qag-360k/train/train/json/Train:0#change_segmentation")
     assert (short.question, short.target, short.meta["question_type"]) == ("Question 0?", "yes", "change_or_not")
     assert joint.question.startswith("Question 0?") and joint.target == "yes\n<regions:0,1>"
     assert [(bounds(region.geometry).as_tuple(), region.image, region.label) for region in joint.target_regions] == [
         ((12, 12, 20, 22), 2, "changed area"), ((2, 2, 8, 8), 2, "changed area")]
-    assert store.by_id("qag-360k/train/train:2#change_segmentation").target == "0\n<regions:>"
+    assert store.by_id("qag-360k/train/train/json/Train:2#change_segmentation").target == "0\n<regions:>"
 
 
 def test_masks_are_cut_at_one_half_and_classes_are_words(qag):
-    sample = qag[0].by_id("qag-360k/train/train:1#change_segmentation")
+    sample = qag[0].by_id("qag-360k/train/train/json/Train:1#change_segmentation")
     assert sample.target == "non-vegetated ground surface\n<regions:0>"
     assert int(rasterize(sample.regions[0].geometry, made.SIDE, made.SIDE).sum()) == 16
     assert sample.regions[0].label == "non-vegetated ground surface" and sample.meta["references"][1] == "NVG_surface"
 
 
 def test_a_question_of_another_split_with_the_same_number_has_its_own_mask(qag):
-    assert qag[0].by_id("qag-360k/test/test:0#change_segmentation").target == "no\n<regions:>"
+    assert qag[0].by_id("qag-360k/test/test/json/Test:0#change_segmentation").target == "no\n<regions:>"
 
 
 def test_questions_of_qag_that_cannot_be_used_are_named(tmp_path):
@@ -83,13 +83,33 @@ def test_assumptions_about_qag_are_checked(tmp_path):
         make_source("qag-360k").check_layout(tmp_path)
     root = made.qag(tmp_path / "in")
     (root / "train" / "mask").rename(root / "train" / "evidence")
-    with pytest.raises(LayoutError, match=r"no folder of mask for train.json"):
+    with pytest.raises(LayoutError, match=r"no folder of mask for Train.json"):
         make_source("qag-360k").check_layout(root)
-    (root / "test.json").unlink()
+    (root / "test" / "json" / "Test.json").unlink()
     make_source("qag-360k", masks=str(root / "train" / "evidence")).check_layout(root)
-    (root / "train.json").write_text('{"question": [{"id": 1, "img_id": "a.png", "question": "Q?", "answer": "yes"}]}')
+    (root / "train" / "json" / "Train.json").write_text('{"question": [{"id": 1, "img_id": "a.png", "question": "Q?", "answer": "yes"}]}')
     with pytest.raises(LayoutError, match="question 0: it has no key 'type'"):
         make_source("qag-360k").check_layout(root)
+
+
+def test_flatter_layouts_of_qag_are_read(tmp_path):
+    root = made.qag(tmp_path / "in")
+    for split in ("train", "test"):
+        (root / split / "json" / f"{split.title()}.json").rename(root / f"{split}.json")
+        for part in ("im1", "im2"):
+            (root / split / "image" / part).rename(root / split / part)
+    source = make_source("qag-360k")
+    source.check_layout(root)
+    samples = [sample for item in source.items(root) for sample in source.read(root, item)]
+    assert len(samples) == 8 and {sample.id for sample in samples} >= {"qag-360k/train/train:0#change_vqa", "qag-360k/test/test:0#change_vqa"}
+
+
+def test_one_split_of_qag_may_be_the_root(tmp_path):
+    root = made.qag(tmp_path) / "train"
+    source = make_source("qag-360k")
+    source.check_layout(root)
+    samples = [sample for item in source.items(root) for sample in source.read(root, item)]
+    assert len(samples) == 6 and {sample.split for sample in samples} == {"train"}
 
 
 @pytest.mark.parametrize(("beginning", "task", "answer"), [
