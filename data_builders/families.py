@@ -100,7 +100,8 @@ _CROPPED: dict[str, Namer] = {name: levir_crop for name in ("levir-cc", "levir-m
 FAMILIES = (
     Family("LEVIR", {"levir-cd": levir_tile, **_CROPPED}, ("levir-cd-plus", "levir-ccd", "qag-360k", "earthdial")),
     Family("SECOND", {name: digits for name in ("second", "second-cc", "cdvqa")}, ("qag-360k", "teochatlas")),
-    Family("DIOR", {name: digits for name in ("dior", "dior-rsvg", "rrsis-d")}, ("geochat-instruct", "vrsbench", "teochatlas", "unirs", "earthdial", "falcon")),
+    Family("DIOR", {name: digits for name in ("dior", "dior-rsvg", "rrsis-d")},
+           ("geochat-instruct", "vrsbench", "teochatlas", "unirs", "earthdial", "falcon")),
     Family("xBD", {name: disaster_scene for name in ("xbd", "rscc", "teochatlas")}, ("earthdial",)),
     Family("fMoW", {"fmow": fmow_place, "geollava": fmow_place, "teochatlas": teochatlas_place}, ("earthdial",)),
     Family("QFabric", {"qfabric": _qfabric, "teochatlas": _qfabric}),

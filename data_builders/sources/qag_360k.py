@@ -5,9 +5,10 @@
 <split>/image/{im1,im2}/<img_id>        before and after; or images=DIR
 <split>/mask/<id>.png                   0/255, one per QUESTION id; or masks=DIR
 ```
-So the authors' training script (like413/VisTA, VisTA/train.py) names its folders for train and val. Flatter layouts are read too: every JSON
-file with a list `question`, in the root or a folder, whose split is what its name says; im1 and im2 beside it, in image/, images/ or a folder
-of the split's name; masks in mask, masks, label and labels. Masks are thresholded at one half, as the authors' loader does. Answers are those of CDVQA and green_house, road, bridge, others, written as in `cdvqa`; the original is a reference too.
+So the authors' training script (like413/VisTA, VisTA/train.py) names its folders for train and val. Flatter layouts are read too:
+every JSON file with a list `question`, in the root or a folder, whose split is what its name says; im1 and im2 beside it, in image/,
+images/ or a folder of the split's name; masks in mask, masks, label and labels. Masks are thresholded at one half, as the authors'
+loader does. Answers are those of CDVQA and green_house, road, bridge, others, written as in `cdvqa`; the original is a reference too.
 The pairs are those of Hi-UCD, SECOND and LEVIR-CD, so that a model must not be tested on one and trained on the other. The test
 set is given on request.
 
