@@ -94,7 +94,9 @@ def combine(licences: Sequence[str]) -> Combined:
     limits = [words for words, holds in (("terms partly unknown", not terms.known), ("no commercial use", not terms.commercial),
                                          ("no derivatives", terms.known and not terms.derivatives),
                                          ("share alike", terms.share_alike)) if holds]
-    if terms.share_alike and not terms.derivatives:
+    alike = [name for name in ids if TERMS[name].share_alike]
+    forbidden = any(one.known and not one.derivatives for one in each)  # unknown terms are said to be unknown already
+    if (alike and forbidden) or len(alike) > 1:  # each share-alike licence demands itself for the whole
         limits.append("which cannot be met together: ask the owners before you pass it on")
     return Combined(tuple(ids), terms, " + ".join(ids) + (f" ({', '.join(limits)})" if limits else ""))
 
