@@ -186,7 +186,7 @@ class DatedRasters(Source):
         tile, classes = self._tile(root, spec), self._classes(root)
         if not tile.images or not self._wanted(item.key, tile):
             return
-        meta = {"scene": spec.place.name, "footprint": list(tile.footprint)}
+        meta = {"scene": item.key, "footprint": list(tile.footprint)}
         drafts = [
             Draft(self.dataset, self._split(root, spec), f"{item.key}/{slug(date.text)}", (image,), self.licence, meta)
             for image, date in zip(tile.images, tile.dates, strict=True)
