@@ -1,5 +1,8 @@
 """Falcon's notation of geometry: `<box>`, `<quad>` and `<poly>` with numbers 0-1000 in angle brackets.
 
+A `<poly>` may hold several rings with `<sep>` between them, the parts of one object. What changed between two images is said on a
+canvas of twice the size, on whose diagonal they lie: the earlier image is its upper left quarter, the later one its lower right.
+
 Yao et al. 2025, "Falcon: A Remote Sensing Vision-Language Foundation Model", arXiv 2503.11070.
 """
 
@@ -16,7 +19,9 @@ from geotempo.model.geometry import Geometry, Mask, Point, Polygon, rasterize
 from geotempo.model.records import ImageRecord
 
 END = 1000.0
-_PATTERN = re.compile(rf"<(?P<form>box|quad|poly)>(?P<numbers>(?:\s*<\s*{NUMBER}\s*>)*)\s*</(?P=form)>", re.IGNORECASE)
+_SEP = re.compile(r"<\s*sep\s*>", re.IGNORECASE)
+_PATTERN = re.compile(rf"<(?P<form>box|quad|poly)>(?P<numbers>(?:\s*<\s*(?:sep|{NUMBER})\s*>)*)\s*</(?P=form)>", re.IGNORECASE)
+_LEFT = re.compile(r"</?(?:box|quad|poly)>.{0,40}", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(NUMBER, re.IGNORECASE)
 ENOUGH = 8
 """Answers with geometry from which on their common place says something."""
@@ -70,28 +75,59 @@ def _open(ring: shapely.LinearRing) -> tuple[Point, ...]:
     return tuple((float(x), float(y)) for x, y, *_ in ring.coords[:-1])
 
 
-def _read(match: re.Match[str], image: ImageRecord) -> list[Found]:
-    numbers = [float(number) for number in _NUMBER.findall(match.group("numbers"))]
-    return [(geometry(match.group("form").lower(), numbers, image), "")]
+def _codec(name: str, scale: float, start: float) -> Codec:
+    """The codec of images that fill 1 / `scale` of a canvas either way, from `start` (0-1000) on."""
+
+    def read(match: re.Match[str], image: ImageRecord) -> list[Found]:
+        rings = [[scale * (float(number) - start) for number in _NUMBER.findall(ring)] for ring in _SEP.split(match.group("numbers"))]
+        form = match.group("form").lower()
+        if len(rings) > 1 and form != "poly":
+            raise Rejection("impossible polygon", f"<{form}> holds <sep>, which only <poly> may")
+        parts = [geometry(form, ring, image) for ring in rings]
+        return [(parts[0] if len(parts) == 1 else _united(parts, image), "")]
+
+    return Codec(name, _PATTERN, read)
 
 
-def _read_canvas(match: re.Match[str], image: ImageRecord) -> list[Found]:
-    """A geometry on the canvas of a pair, whose lower right quarter the later image is."""
-    numbers = [2 * float(number) - END for number in _NUMBER.findall(match.group("numbers"))]
-    return [(geometry(match.group("form").lower(), numbers, image), "")]
+def _united(parts: Sequence[Geometry], image: ImageRecord) -> Mask:
+    """The parts of one object.
+
+    Raises:
+        Rejection: They cover no pixel.
+    """
+    mask = np.any([rasterize(part, image.height, image.width) for part in parts], axis=0)
+    if not mask.any():
+        raise Rejection("impossible polygon", f"the {len(parts)} rings of a <poly> cover no pixel")
+    return Mask.from_array(mask)
 
 
-FALCON: Final = Codec("Falcon", _PATTERN, _read)
-CHANGES_ON_CANVAS: Final = Codec("Falcon, on the canvas of a pair", _PATTERN, _read_canvas)
+FALCON: Final = _codec("Falcon", 1, 0)
+EARLIER_ON_CANVAS: Final = _codec("Falcon, the earlier image on the canvas of a pair", 2, 0)
+LATER_ON_CANVAS: Final = _codec("Falcon, the later image on the canvas of a pair", 2, END / 2)
+
+
+def _coordinates(text: str) -> list[float]:
+    """All numbers of a text's geometry."""
+    return [float(number) for match in _PATTERN.finditer(text) for number in _NUMBER.findall(match.group("numbers"))]
+
+
+def canvas_image(text: str) -> int:
+    """The image of a pair, from 1, on whose quarter of the canvas the geometry of a text lies; the later one where it is on both."""
+    numbers = _coordinates(text)
+    return 1 if numbers and max(numbers) <= END / 2 else 2
 
 
 def on_canvas(answers: Sequence[str]) -> bool | None:
-    """Whether all geometry of answers about pairs lies in the lower right quarter of 0-1000.
+    """Whether the geometry of answers about pairs looks like places on their canvas: each answer within the quarter of one image.
 
     Returns:
         None where fewer than `ENOUGH` answers hold geometry.
     """
-    found = [list(_PATTERN.finditer(text)) for text in answers]
-    if sum(map(bool, found)) < ENOUGH:
-        return None
-    return all(float(number) >= END / 2 for matches in found for match in matches for number in _NUMBER.findall(match.group("numbers")))
+    found = [numbers for text in answers if (numbers := _coordinates(text))]
+    return None if len(found) < ENOUGH else all(min(numbers) >= END / 2 or max(numbers) <= END / 2 for numbers in found)
+
+
+def unread(text: str) -> str:
+    """The beginning of a tag of geometry that is still in a text, empty where there is none."""
+    match = _LEFT.search(text)
+    return match.group() if match else ""

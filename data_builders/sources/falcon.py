@@ -11,10 +11,10 @@ what the path of the file or of the image names (Task01_IMG_CLS), else what ques
 in other words, so that it is read only where asked for (`instructions`); `crop` is taken for pixels of the stored image, cut out before
 use, as no description says more.
 
-The authors put the two images of a pair on the diagonal of a canvas of twice the size. Whether polygons of changes count on the
-canvas or on one image is not documented. They are read as 0-1000 of the later image, as everywhere else; with changes=canvas as
-places of the canvas, whose lower right quarter the later image is. The first answers are looked at, and a reading that they
-contradict is refused.
+The authors put the two images of a pair on the diagonal of a canvas of twice the size, and their inference.py scales polygons of
+changes by the size of that canvas. So they are read, on the image in whose quarter they lie: the upper left one is the earlier image,
+the lower right one the later. With changes=image they are 0-1000 of the later image, as everywhere else. The first answers are
+looked at, and a reading that they contradict is refused.
 
 Yao et al. 2025, "Falcon: A Remote Sensing Vision-Language Foundation Model", arXiv 2503.11070; MIT for the code, nobody states terms for
 the collection, whose parts have their own.
@@ -29,7 +29,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from geotempo.data_builders.conversations import read_conversation
-from geotempo.data_builders.falcon_texts import CHANGES_ON_CANVAS, FALCON, on_canvas
+from geotempo.data_builders.falcon_texts import (
+    EARLIER_ON_CANVAS,
+    FALCON,
+    LATER_ON_CANVAS,
+    canvas_image,
+    on_canvas,
+    unread,
+)
 from geotempo.data_builders.instructions import conversation_sample, folders, image_named, locate, task_by_form
 from geotempo.data_builders.records import Broken, stream_records
 from geotempo.data_builders.sample import Sample
@@ -58,7 +65,7 @@ class Falcon(RecordSource):
     Args:
         images: Folder that the records' paths begin in, where it is not the root.
         instructions: The training file with one wording per task, or that with several.
-        changes: What polygons of changes count on: the later image, or the canvas of both.
+        changes: What polygons of changes count on: the canvas of both images, or the later one.
     """
 
     name = "falcon"
@@ -69,7 +76,7 @@ class Falcon(RecordSource):
     tasks = tuple(dict.fromkeys(TASKS.values()))
 
     def __init__(self, images: str = "", instructions: Literal["single", "multi"] = "single",
-                 changes: Literal["image", "canvas"] = "image") -> None:
+                 changes: Literal["canvas", "image"] = "canvas") -> None:
         self.images, self.instructions, self.changes = images, instructions, changes
         self._places: dict[Path, list[Path]] = {}
 
@@ -113,9 +120,16 @@ class Falcon(RecordSource):
         split = "test" if Path(file).name == "Annotation_test.json" else "train"
         draft = Draft(self.name, split, f"{Path(file).with_suffix('').as_posix()}:{number}", images, self.licence,
                       {"scene": PurePosixPath(record["images"][0].replace("\\", "/")).stem, **({"task": theirs} if theirs else {})})
-        codec = CHANGES_ON_CANVAS if len(images) == 2 and self.changes == "canvas" else FALCON
-        yield conversation_sample(draft, task, conversation, (codec,), number=lambda text: image_named(text, len(images)),
-                                  finish=as_list if task in LISTED else str)
+        if len(images) == 2 and self.changes == "canvas":
+            on = canvas_image("".join(message.text for message in conversation.messages))
+            codec = (EARLIER_ON_CANVAS, LATER_ON_CANVAS)[on - 1]
+        else:
+            on, codec = 0, FALCON
+        sample = conversation_sample(draft, task, conversation, (codec,), number=lambda text: on or image_named(text, len(images)),
+                                     finish=as_list if task in LISTED else str)
+        if left := next(filter(None, (unread(message.text) for message in sample.messages)), ""):
+            raise Rejection("impossible polygon", f"{left!r} is no whole <box>, <quad> or <poly>")
+        yield sample
 
     def places(self, root: Path) -> list[Path]:
         """Folders that images are looked for below, looked up once."""
@@ -135,11 +149,11 @@ class Falcon(RecordSource):
         """Raise `LayoutError` where the first answers about pairs contradict what `changes` says of their numbers."""
         fits = on_canvas(answers)
         if fits is True and self.changes == "image":
-            raise LayoutError("all polygons of the first answers about pairs lie in the lower right quarter, as places of a canvas of both "
-                              "images do; give changes=canvas")
+            raise LayoutError("the polygons of each of the first answers about pairs lie in the upper left or the lower right quarter, as places "
+                              "of a canvas of both images do; give changes=canvas")
         if fits is False and self.changes == "canvas":
-            raise LayoutError("polygons of the first answers about pairs lie outside the lower right quarter, where the later image is on a "
-                              "canvas of both; give changes=image")
+            raise LayoutError("polygons of the first answers about pairs lie outside the quarters where the images are on a canvas of both; "
+                              "give changes=image")
 
 
 def task_name(path: str) -> str:

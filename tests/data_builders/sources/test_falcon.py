@@ -11,6 +11,7 @@ from shapely import make_valid
 from geotempo.data_builders.build import build_store
 from geotempo.data_builders.check import check_store
 from geotempo.data_builders.falcon_texts import FALCON, on_canvas
+from geotempo.data_builders.source import Rejection
 from geotempo.data_builders.sources import make_source
 from geotempo.data_builders.sources.falcon import TASKS, task_name
 from geotempo.data_builders.store import Store
@@ -29,6 +30,13 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("falcon")
     manifest = build_store("falcon", made.falcon(folder / "in"), folder / "out", progress=False)
     return Store(folder / "out"), manifest
+
+
+def change_of(root, answer, **options):
+    """The sample of a pair with an answer."""
+    pairs = made.paths("Task14_PIX_CHG")
+    source = make_source("falcon", **options)
+    return next(iter(source.record_samples(made.falcon(root), "a.json:0", made.record(pairs, "Find changes.", answer))))
 
 
 def nth(store, number):
@@ -52,20 +60,36 @@ def test_every_task(built, number, name):
     assert sample.meta["task"] == name.partition("_")[2]
 
 
-def test_geometry_is_in_pixels_of_the_later_image(built):
+def test_geometry_is_in_pixels_of_its_image(built):
     store, _ = built
     names = list(made.ASKED)
     assert nth(store, names.index("Task06_REG_CLS_HBB")).regions[0].geometry == Box(20, 20, 60, 40)
     assert nth(store, names.index("Task09_REG_DET_OBB")).regions[0].geometry == Polygon(((20, 20), (60, 20), (60, 40), (20, 40)))
     change = nth(store, names.index("Task14_PIX_CHG"))
     assert len(change.images) == 2 and change.regions[0].image == 2
-    assert change.regions[0].geometry == Polygon(((100, 50), (150, 50), (100, 100)))
+    assert change.regions[0].geometry == Polygon(((0, 0), (100, 0), (0, 100)))  # the lower right quarter of a canvas is the later image
 
 
-def test_the_lower_right_quarter_of_a_canvas_is_the_later_image(tmp_path):
-    build_store("falcon", made.falcon(tmp_path / "in"), tmp_path / "out", progress=False, options={"changes": "canvas"})
-    change = nth(Store(tmp_path / "out"), list(made.ASKED).index("Task14_PIX_CHG"))
-    assert change.regions[0].geometry == Polygon(((0, 0), (100, 0), (0, 100)))
+def test_the_upper_left_quarter_of_a_canvas_is_the_earlier_image(tmp_path):
+    region = change_of(tmp_path, "<poly><0><0><250><0><0><500></poly>").regions[0]
+    assert (region.image, region.geometry) == (1, Polygon(((0, 0), (100, 0), (0, 100))))
+
+
+def test_changes_may_count_on_the_later_image(tmp_path):
+    region = change_of(tmp_path, made.CORNER, changes="image").regions[0]
+    assert (region.image, region.geometry) == (2, Polygon(((100, 50), (150, 50), (100, 100))))
+
+
+@pytest.mark.parametrize("answer", ["<poly><600><600><700><600><400><700></poly>", "<poly><0><0><250><0><0><500></poly>" + made.CORNER,
+                                    "<poly><600><600><700><600><600><700>", "<quad><1><1><2><1><2><2><sep><1><2></quad>"])
+def test_geometry_on_no_single_image_and_tags_that_are_left_are_set_aside(tmp_path, answer):
+    with pytest.raises(Rejection, match="impossible polygon"):
+        change_of(tmp_path, answer)
+
+
+def test_rings_with_a_separator_are_the_parts_of_one_object():
+    found = read("<poly><0><0><100><0><100><100><0><100><sep><500><500><600><500><600><600><500><600></poly>")
+    assert isinstance(found, Mask) and area(found) == 2 * 20 * 10
 
 
 @pytest.mark.parametrize(("answer", "right"), [(made.CORNER, "canvas"), (made.TRIANGLE, "image")])
@@ -79,7 +103,8 @@ def test_answers_that_contradict_the_reading_of_changes_are_refused(tmp_path, an
 
 def test_few_answers_say_nothing_about_the_canvas():
     assert on_canvas([made.CORNER] * 7 + ["no change"]) is None and on_canvas([made.CORNER] * 8) is True
-    assert on_canvas([made.CORNER] * 8 + [made.BOX]) is False
+    assert on_canvas([made.CORNER] * 8 + [made.BOX]) is True  # each in one quarter
+    assert on_canvas([made.CORNER] * 8 + [made.BOX + made.CORNER]) is False
 
 
 def test_a_crop_is_cut_out(built):
