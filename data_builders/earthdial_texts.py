@@ -40,6 +40,10 @@ TURNS: Final = ("conversations", "conversations_internlm", "conversations_about_
 ANSWERS: Final = ("groundtruth", *(f"groundtruth{number}" for number in range(5)))
 """Columns that may hold answers to `question`."""
 
+FACTS: Final = {"ttype": "question_type", "size_group": "size_group"}
+"""Columns of test parts by which the authors report their results, and their names in the meta."""
+
+_SPLIT = re.compile(r"(?:^|(?<=[_/-]))(test|val|valid|validation)(?=[_/-]|$)", re.IGNORECASE)
 _TAGS = re.compile(r"\s*\[([A-Za-z]\w*(?:\.\d+)?)\]")
 _IMAGES = re.compile(r"\s*<image>")
 _STRAY = re.compile(r"\"\s*(?=Answer in)")
@@ -165,6 +169,18 @@ def _turns(text: Any) -> list[dict[str, str]]:
             isinstance(turn, Mapping) and isinstance(turn.get("from"), str) and isinstance(turn.get("value"), str) for turn in found):
         raise Rejection("no conversation", f"conversations is {str(found)[:60]!r}; expected a list of objects with from and value")
     return [dict(turn) for turn in found]
+
+
+def row_facts(row: Mapping[str, Any]) -> dict[str, str]:
+    """What a row says about its question, under the names of the meta."""
+    texts = {ours: plain(row[name]) for name, ours in FACTS.items() if isinstance(row.get(name), str)}
+    return {name: text for name, text in texts.items() if text}
+
+
+def split_of(part: str) -> str:
+    """Split of a part by its path: test or val where a folder's name says so, test if both do, else train."""
+    found = {match.lower() for match in _SPLIT.findall(part)}
+    return "test" if "test" in found else "val" if found else "train"
 
 
 def asks(turn: Mapping[str, str]) -> bool:

@@ -117,7 +117,7 @@ FAMILIES = (
     Family("DOTA", {}, ("geopixeld", "vrsbench", "rsivqa", "geochat-instruct", "teochatlas", "unirs", "earthdial", "falcon")),
     Family("RSVG", {}, ("rsvg", "earthdial")),
     Family("RSVQA-LR", {}, ("rsvqa-lr", "geochat-instruct", "teochatlas", "unirs", "earthdial")),
-    Family("RSVQA-HR", {}, ("rsvqa-hr", "teochatlas", "falcon")),
+    Family("RSVQA-HR", {}, ("rsvqa-hr", "teochatlas", "earthdial", "falcon")),
 )
 ORIGINS = {"xbd": "xBD", "fmow": "fMoW", "qfabric": "QFabric"}
 """Family of a sample that names the data set it comes from, as TEOChatlas's do."""

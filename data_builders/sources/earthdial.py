@@ -3,7 +3,7 @@
 ```
 <part>/state.json  <part>/dataset_info.json  <part>/data-00000-of-0000N.arrow      anywhere below root; a record batch stream
 train parts   jpg | png | jpg_A, jpg_B[, jpg_C, jpg_D] | jpg_pre, jpg_post, and conversations: LLaVA's turns as JSON text
-test parts    the same images; question, and groundtruth or groundtruth0 ... groundtruth4
+test parts    the same images; question, and groundtruth or groundtruth0 ... groundtruth4; some have ttype and size_group
 ```
 Images are columns of bytes. `conversations` may be called `conversations_internlm` or `conversations_about_localization`, and in the
 parts of NAIP it holds an object that has the list inside. Texts are read by `geotempo.data_builders.earthdial_texts`. Traps: the
@@ -19,7 +19,6 @@ authors' result files and the lists of parts were seen, not the shards.
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from geotempo.data_builders.conversations import read_conversation
 from geotempo.data_builders.earthdial_texts import (
     ANSWERS,
     EARTHDIAL,
+    FACTS,
     TURNS,
     Asked,
     asks,
@@ -38,7 +38,9 @@ from geotempo.data_builders.earthdial_texts import (
     earthdial_task,
     plain,
     read_question,
+    row_facts,
     row_turns,
+    split_of,
 )
 from geotempo.data_builders.geochat_tags import in_words
 from geotempo.data_builders.instructions import conversation_sample
@@ -52,9 +54,8 @@ IMAGES = (("jpg_A", "jpg_B", "jpg_C", "jpg_D"), ("jpg_pre", "jpg_post"), ("jpg",
 """Columns of images in time order; the first group of which a part has any counts."""
 BANDS = ("tif_ms", "rgbi", "tif_pl", "mag1c")
 EXPECTED = "folders with state.json and data-*.arrow as `datasets` saves them (save_to_disk)"
-KNOWN = frozenset({*(name for group in IMAGES for name in group), *TURNS, "question", *ANSWERS})
+KNOWN = frozenset({*(name for group in IMAGES for name in group), *TURNS, "question", *ANSWERS, *FACTS})
 """Columns that are read."""
-_SPLIT = re.compile(r"(?:^|(?<=[_/-]))(test|val|valid|validation)(?=[_/-]|$)", re.IGNORECASE)
 
 
 class Earthdial(RecordSource):
@@ -122,7 +123,7 @@ class Earthdial(RecordSource):
         if not asked:
             raise Rejection("no conversation", f"the turns are by {', '.join(turn['from'] for turn in turns)}; nobody asks")
         images = _images(record, key, asked[-1])
-        draft = Draft(self.name, split_of(part), f"{part}:{number}", images, self.licence, {"part": part})
+        draft = Draft(self.name, split_of(part), f"{part}:{number}", images, self.licence, {"part": part, **row_facts(record)})
         yield row_sample(draft, turns, asked, references)
 
     def tally(self, samples: Sequence[Sample]) -> Counter[str]:
@@ -150,12 +151,6 @@ def _check_columns(part: str, path: Path) -> None:
         raise LayoutError(f"{part} has the columns {listed}; expected jpg, png, jpg_A and jpg_B, or jpg_pre and jpg_post")
     if not any(name in names for name in TURNS) and not ("question" in names and any(name in names for name in ANSWERS)):
         raise LayoutError(f"{part} has the columns {listed}; expected {' or '.join(TURNS)}, or question and groundtruth")
-
-
-def split_of(part: str) -> str:
-    """Split of a part by its path: test or val where a folder's name says so, test if both do, else train."""
-    found = {match.lower() for match in _SPLIT.findall(part)}
-    return "test" if "test" in found else "val" if found else "train"
 
 
 def _images(row: Mapping[str, Any], key: str, asked: Asked) -> tuple[ImageRecord, ...]:

@@ -17,10 +17,11 @@ from geotempo.data_builders.earthdial_texts import (
     read_question,
     read_references,
     row_turns,
+    split_of,
 )
 from geotempo.data_builders.source import Draft, Rejection
 from geotempo.data_builders.sources import make_source
-from geotempo.data_builders.sources.earthdial import image_columns, row_sample, split_of
+from geotempo.data_builders.sources.earthdial import image_columns, row_sample
 from geotempo.data_builders.store import Store
 from geotempo.data_builders.text_regions import extract
 from geotempo.model.errors import InputError, LayoutError
@@ -123,7 +124,7 @@ def test_boxes_are_in_pixels_turned_and_on_the_image_that_is_named(built):
 def test_bare_expressions_become_questions(built):
     sample = one(built[0], "validation_shards/NWPU_VHR_10_test_refer:0")
     assert sample.task == "change_grounding" and "2 gray ships at the left" in sample.question != "2 gray ships at the left"
-    assert sample.target == "<regions:0,1>"
+    assert sample.target == "<regions:0,1>" and sample.meta["question_type"] == "ref" and "size_group" not in sample.meta
 
 
 def test_images_come_in_the_order_of_the_columns_with_the_facts_of_their_kind(built):
