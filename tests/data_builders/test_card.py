@@ -166,3 +166,13 @@ def test_the_command_line_writes_card_and_sheet(levir, tmp_path):
         bad = subprocess.run([sys.executable, "-m", "geotempo", "build", "levir-mci", *wrong, "--root", levir, "--out", tmp_path / "no"],
                              capture_output=True, text=True, timeout=120, check=False)
         assert bad.returncode == 2 and message in bad.stderr and len(bad.stderr.splitlines()) == 1 and not (tmp_path / "no").exists()
+
+
+def test_the_table_in_the_documentation_is_that_of_the_command(capsys):
+    from pathlib import Path
+
+    from geotempo.commands.sources import sources
+
+    sources(markdown=True)
+    written = Path(__file__).parents[2] / "docs" / "sources.md"
+    assert capsys.readouterr().out in written.read_text(), "write it anew: (head -3 docs/sources.md; geotempo sources --markdown) > ..."
