@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 TORCH := torch>=2.13,<2.14
 
+JOBS ?= 2
+
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
@@ -29,7 +31,8 @@ demo: $(VENV)/.base
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	# Two processes of one thread each; more where there are more cores: make test JOBS=8
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
