@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from geotempo.data_builders.families import event_name, place_name
-from geotempo.data_builders.store import Store
+from geotempo.data_builders.store import Store, reading_shard
 from geotempo.model.errors import GeoTempoError
 
 BATCH = 4096
@@ -39,7 +39,8 @@ def facts(store: Store) -> Iterator[Fact]:
     for entry in store.manifest["files"]:
         if not entry["path"].startswith("samples/"):
             continue
-        with pq.ParquetFile(store.path / entry["path"]) as file:
+        path = store.path / entry["path"]
+        with reading_shard(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH, columns=list(COLUMNS), use_threads=False):
                 for found in batch.to_pylist():
                     yield Fact(row, found["id"], found["dataset"], found["split"], found["images"] or [], json.loads(found["meta"]))

@@ -53,12 +53,19 @@ def described(kind: type[Source]) -> list[str]:
 
 
 def _parameters(kind: type[Source]) -> dict[str, tuple[Any, Any]]:
-    """Type and default of every option by name."""
-    if kind.__init__ is object.__init__:
-        return {}
-    hints = get_type_hints(kind.__init__)
-    return {name: (hints[name], parameter.default) for name, parameter in inspect.signature(kind).parameters.items()
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
+    """Type and default of every option by name; a class that hands on `**others` has those of its base too."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for owner in kind.mro():
+        make = vars(owner).get("__init__")
+        if make is None or owner is object:
+            continue
+        hints, parameters = get_type_hints(make), inspect.signature(make).parameters.values()
+        own = {parameter.name: (hints[parameter.name], parameter.default) for parameter in list(parameters)[1:]
+               if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
+        found = {**own, **found}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
 
 
 def _value(kind: type[Source], key: str, text: str, hint: Any) -> Any:

@@ -14,11 +14,13 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -67,7 +69,8 @@ class Store:
         self._groups, self._image_groups = _Groups(), _Groups()
         self._image_row_of: dict[str, int] = {}
         for entry in self.manifest["files"]:
-            self._index(entry["path"])
+            with reading_shard(self.path / entry["path"]):
+                self._index(entry["path"])
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -125,8 +128,8 @@ class Store:
         shard, group, offset = self._groups.place(range(len(self))[index])
         key = (shard, group)
         if key not in self._cache:
-            table = self._file(shard).read_row_group(group, use_threads=False)
-            self._cache[key] = table.to_pylist()
+            with reading_shard(self.path / shard):
+                self._cache[key] = self._file(shard).read_row_group(group, use_threads=False).to_pylist()
             if len(self._cache) > CACHED_GROUPS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
@@ -151,7 +154,8 @@ class Store:
         if image_id not in self._image_row_of:
             raise InputError(f"{self.path} has no image {image_id}; build the store again")
         shard, group, offset = self._image_groups.place(self._image_row_of[image_id])
-        row: Row = self._file(shard).read_row_group(group, use_threads=False).slice(offset, 1).to_pylist()[0]
+        with reading_shard(self.path / shard):
+            row: Row = self._file(shard).read_row_group(group, use_threads=False).slice(offset, 1).to_pylist()[0]
         return row if "path" in row else {**row, "path": None}
 
     def image_path(self, image_id: str) -> Path | None:
@@ -207,6 +211,20 @@ class Store:
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.ids)}
+
+
+@contextmanager
+def reading_shard(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises on a damaged shard into an error that names it.
+
+    Raises:
+        InputError: Bytes of the shard are not what was written.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"{path} is damaged ({what}); copy or build the store again") from None
 
 
 class _Groups:

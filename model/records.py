@@ -6,7 +6,7 @@ of torch.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -246,8 +246,3 @@ def time_order(images: Sequence[ImageRecord]) -> TimeOrder:
             last = image.date if image.acquisition is None else None
         numbers[index] = count
     return TimeOrder(tuple(order), tuple(numbers), assumed)
-
-
-def with_bytes(image: ImageRecord) -> ImageRecord:
-    """The same record carrying its bytes instead of a path."""
-    return replace(image, data=image.encoded(), path=None)

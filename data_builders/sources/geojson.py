@@ -8,7 +8,7 @@ they are; other values get one stretch for all dates. Needs the extra `[geo]`.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from geotempo.data_builders.dated_rasters import DatedRasters
 from geotempo.data_builders.geo_tiles import Dated, open_dated
@@ -45,44 +45,8 @@ class GeoJson(DatedRasters):
 
     name = "geojson"
 
-    def __init__(
-        self,
-        licence: str,
-        labels: str = "",
-        class_field: str = "class",
-        thing: str = "",
-        date_field: str = "date",
-        end_field: str = "",
-        labels_crs: str = "",
-        date_pattern: str = "",
-        tile: int = 512,
-        overlap: int = 0,
-        bands: str = "",
-        empty: float = 0.2,
-        added: str = "added",
-        removed: str = "removed",
-        split: Literal["train", "val", "test"] = "train",
-        val_share: float = 0.0,
-        dataset: str = "own",
-    ) -> None:
-        super().__init__(
-            licence,
-            labels,
-            class_field,
-            thing,
-            date_field,
-            end_field,
-            labels_crs,
-            tile,
-            overlap,
-            bands,
-            empty,
-            added,
-            removed,
-            split,
-            val_share,
-            dataset,
-        )
+    def __init__(self, date_pattern: str = "", **shared: Any) -> None:
+        super().__init__(**shared)
         self.date_pattern = date_pattern
 
     def rasters(self, root: Path) -> list[Dated]:

@@ -12,7 +12,7 @@ the extra `[geo]`.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from geotempo.data_builders.dated_rasters import DatedRasters, Fault, LeftOut
 from geotempo.data_builders.geo_labels import LabelFields
@@ -35,48 +35,11 @@ class Stac(DatedRasters):
 
     name = "stac"
 
-    def __init__(
-        self,
-        licence: str,
-        labels: str = "",
-        class_field: str = "",
-        thing: str = "",
-        date_field: str = "date",
-        end_field: str = "",
-        labels_crs: str = "",
-        asset: str = "",
-        max_cloud: float = 100.0,
-        tile: int = 512,
-        overlap: int = 0,
-        bands: str = "",
-        empty: float = 0.2,
-        added: str = "added",
-        removed: str = "removed",
-        split: Literal["train", "val", "test"] = "train",
-        val_share: float = 0.0,
-        dataset: str = "own",
-    ) -> None:
-        super().__init__(
-            licence,
-            labels,
-            class_field or "class",
-            thing,
-            date_field,
-            end_field,
-            labels_crs,
-            tile,
-            overlap,
-            bands,
-            empty,
-            added,
-            removed,
-            split,
-            val_share,
-            dataset,
-        )
+    def __init__(self, class_field: str = "", asset: str = "", max_cloud: float = 100.0, **shared: Any) -> None:
+        super().__init__(class_field=class_field or "class", **shared)
         if not 0 <= max_cloud <= 100:
             raise InputError(f"max_cloud is {max_cloud:g}; give a percentage, 0 to 100")
-        self.asset, self.max_cloud, self.by_item = asset, max_cloud, not class_field and not thing
+        self.asset, self.max_cloud, self.by_item = asset, max_cloud, not class_field and not shared.get("thing")
         self._sorted: dict[Path, tuple[list[Dated], list[tuple[str, Fault | LeftOut]]]] = {}
 
     def rasters(self, root: Path) -> list[Dated]:

@@ -50,6 +50,7 @@ class _Sentence:
 
     @cached_property
     def norms(self) -> list[float]:
+        """Euclidean length of the vector of each n-gram order."""
         return [sqrt(sum(value * value for value in vector.values())) for vector in self.vectors]
 
 

@@ -3,9 +3,6 @@
 import re
 from collections.abc import Sequence
 
-CAPTION_PROTOCOL = "levircc-words-v1"
-SHORT_PROTOCOL = "short-answer-v1"
-
 _SENTENCE_END = re.compile(r"[.?!]")
 _KEPT_PUNCTUATION = re.compile(r"([,;])")
 _BIN = re.compile(r"(?<![\d.])(\d+)\s*%?\s*(?:_to_|to|-|–)\s*(\d+)(?![\d.]\d)\s*%?")

@@ -190,3 +190,28 @@ def test_an_image_given_by_path_is_stored_with_its_bytes(tmp_path):
     write_store([given_by_path], tmp_path / "store")
     stored = Store(tmp_path / "store")[0].images[0]
     assert stored.data == png(9) and stored.id == hashlib.sha256(png(9)).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["samples", "images"])
+def test_a_shard_with_flipped_bytes_is_named_in_one_line(store, tmp_path, kind):
+    """Flipped anywhere: no traceback, whatever is read, and the other shards stay readable."""
+    import shutil
+
+    from geotempo.data_builders.census import facts
+    from geotempo.data_builders.check import check_store
+
+    for place in (4, 60, 200, -200, -30):
+        folder = shutil.copytree(store.path, tmp_path / f"{kind}{place}")
+        shard = next((folder / kind).glob("*.parquet"))
+        data = bytearray(shard.read_bytes())
+        for offset in range(12):
+            data[place + offset] ^= 0xFF
+        shard.write_bytes(data)
+        try:
+            opened = Store(folder)
+            assert any("has another sha256" in fault for fault in check_store(opened, progress=False).faults)
+            for index in range(len(opened)):
+                opened[index]
+            assert len(list(facts(opened))) == len(opened)
+        except InputError as error:
+            assert f"{kind}/" in str(error) and "copy or build the store again" in str(error)

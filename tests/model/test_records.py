@@ -14,7 +14,7 @@ from PIL import Image
 from geotempo.model.dates import AcquisitionDate
 from geotempo.model.errors import InputError
 from geotempo.model.geometry import Box, Mask
-from geotempo.model.records import Frame, ImageRecord, Region, time_order, with_bytes
+from geotempo.model.records import Frame, ImageRecord, Region, time_order
 
 
 def png(width: int = 8, height: int = 6, mode: str = "RGB") -> bytes:
@@ -41,9 +41,6 @@ def test_bytes_and_file_give_the_same_picture(tmp_path):
     by_path, by_bytes = ImageRecord("a", 8, 6, path=str(path)), ImageRecord("a", 8, 6, data=data)
     assert by_path.encoded() == by_bytes.encoded() == data
     assert np.array_equal(np.asarray(by_path.rgb()), np.asarray(by_bytes.rgb()))
-    carried = with_bytes(by_path)
-    path.unlink()
-    assert carried == by_bytes, "it no longer needs the file"
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
