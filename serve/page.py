@@ -19,7 +19,7 @@ from geotempo.serve.job import Outcome
 ASKED_COLOUR: Colour = (255, 255, 255)
 """Colour of the regions that the question speaks of."""
 _MAX_SIDE = 1024  # pixels of a picture on the page
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--line:#d8dee6;--card:#fff;--ground:#f3f5f8;--mark:#0b6bcb}
 @media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b5;--line:#333d4b;--card:#1a212b;--ground:#11161d;--mark:#6cb3ff}}
 *{box-sizing:border-box}body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
@@ -35,10 +35,12 @@ path{fill:none;vector-effect:non-scaling-stroke}text{paint-order:stroke;stroke:#
 th,td{text-align:left;padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .chip{display:inline-block;width:.8em;height:.8em;border-radius:3px;margin-right:6px}details{margin-top:12px}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
 """
-_STATUS = {
+"""Style sheet of GeoTempo's pages, light and dark."""
+STATUS_WORDS = {
     Status.OK: "read exactly", Status.REPAIRED: "repaired", Status.TRUNCATED: "cut off", Status.REFUSED: "refused",
     Status.INVALID: "unreadable",
 }
+"""How an answer was read, in words; the style sheet has a class by the name of each status."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def render_page(title: str, entries: Sequence[Entry], notes: Sequence[str] = ())
     body = "".join(_section(entry) for entry in entries)
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
-            f"<style>{_STYLE}</style></head><body><main><h1>{escape(title)}</h1>{lead}{body}</main></body></html>\n")
+            f"<style>{STYLE}</style></head><body><main><h1>{escape(title)}</h1>{lead}{body}</main></body></html>\n")
 
 
 def picture_rows(outcome: Outcome) -> list[tuple[Image.Image, str, list[Region], list[BoolArray | None] | None]]:
@@ -100,7 +102,7 @@ def _section(entry: Entry) -> str:
     """One question."""
     outcome, facts = entry.outcome, facts_of(entry.outcome, entry.features)
     status = outcome.answer.status
-    badge = f'<span class="status {status.value}">{_STATUS[status]}</span>'
+    badge = f'<span class="status {status.value}">{STATUS_WORDS[status]}</span>'
     notes = list(facts["repairs"]) + list(facts["notes"])
     if outcome.order.assumed:
         notes.append("Dates are missing: the order of the images as given was assumed to be the order in time.")
@@ -131,8 +133,8 @@ def _pictures(outcome: Outcome) -> str:
         shown = draw_regions(picture, [fill for _, fill in fills], palette=[picked[i] for i, _ in fills], tags=False)
         shown.thumbnail((_MAX_SIDE, _MAX_SIDE))
         name = outcome.stack.files[index].replace("\\", "/").rsplit("/", 1)[-1]
-        figures.append(f'<figure><div class="picture"><img alt="{escape(caption)}" src="{_data_url(shown)}">'
-                       f"{_outlines(picture.size, regions, picked)}</div>"
+        figures.append(f'<figure><div class="picture"><img alt="{escape(caption)}" src="{data_url(shown)}">'
+                       f"{outlines(picture.size, regions, picked)}</div>"
                        f'<figcaption><b>{escape(caption)}</b> <span class="soft">{escape(name)}</span></figcaption></figure>')
     return "".join(figures)
 
@@ -149,7 +151,7 @@ def _filled(regions: Sequence[Region], masks: Sequence[BoolArray | None] | None)
     return filled
 
 
-def _outlines(size: tuple[int, int], regions: Sequence[Region], palette: Sequence[Colour]) -> str:
+def outlines(size: tuple[int, int], regions: Sequence[Region], palette: Sequence[Colour]) -> str:
     """Outlines and labels as SVG over a picture, so that they stay crisp at any size of the page."""
     width, height = size
     text_size = max(size) / 24
@@ -190,7 +192,7 @@ def _table(outcome: Outcome, facts: dict[str, Any]) -> str:
     return f'<div class="table"><table>{head}{"".join(rows)}</table></div>'
 
 
-def _data_url(picture: Image.Image) -> str:
+def data_url(picture: Image.Image) -> str:
     """A picture as a `data:` URL."""
     out = io.BytesIO()
     picture.convert("RGB").save(out, format="JPEG", quality=90, subsampling=0)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "model": set(),
     "data_builders": {"model"},
-    "finetune": {"model", "data_builders"},
+    "finetune": {"model", "data_builders", "serve", "eval"},  # a run answers and scores some samples while it learns
     "serve": {"model"},
     "eval": {"model", "data_builders", "serve"},
 }
