@@ -105,11 +105,19 @@ def _named(sample: Sample, text: str) -> tuple[Region, ...]:
     return answer.select(regions)[0] if named else ()
 
 
-def chat(sample: Sample, *, points: bool = False, grids: Grids = "none",
-         convention: Convention = GEOTEMPO) -> prompts.Prompt:
-    """The whole conversation of a sample, all turns and answers included, as a rendered prompt."""
+def chat(sample: Sample, *, points: bool = False, grids: Grids = "none", convention: Convention = GEOTEMPO,
+         pictures: bool = True) -> prompts.Prompt:
+    """The whole conversation of a sample, all turns and answers included, as a rendered prompt.
+
+    Args:
+        sample: Any sample.
+        points: Write two interior points with every region that has them.
+        grids: Which regions are written with a grid.
+        convention: How the model that learns it is asked and counts coordinates.
+        pictures: Decode the images; False where only the texts are needed.
+    """
     opening = sample.messages[0].text.replace(IMAGE, "").strip()
-    prompt = prompts.render(Request(sample.images, opening, sample.regions), convention)
+    prompt = prompts.render(Request(sample.images, opening, sample.regions), convention, pictures=pictures)
     for message in sample.messages[1:]:
         if message.role == "assistant":
             text = _answer_text(sample, message.text, points, grids, convention)

@@ -1,6 +1,7 @@
 """Store rows as model inputs: text and images in, token ids, labels and pixels out.
 
     Store --select--> rows --chat()--> messages + pictures --augment--> processor --> ids, labels, pixels --Collator--> batch
+          --lengths()--> tokens of each sample, without its pictures --> too long: set aside; packs (`finetune.packing`)
 
 Only the answer's tokens are supervised; which they are is read off the chat template's generation markers, so
 there is no second place that knows the prompt format.
@@ -8,6 +9,7 @@ there is no second place that knows the prompt format.
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -16,9 +18,12 @@ from torch.utils.data import ConcatDataset, Dataset
 from transformers import ProcessorMixin
 
 from geotempo.data_builders import render
+from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.store import Store
 from geotempo.finetune.augment import Augment
 from geotempo.finetune.recipe import DataSection
+from geotempo.model import prompts
+from geotempo.model.budget import tokens_per_image
 from geotempo.model.convention import GEOTEMPO, Convention
 from geotempo.model.errors import InputError
 
@@ -79,21 +84,38 @@ class Mixture(ConcatDataset[Features]):
             raise InputError(f"{len(missing)} entries of data.images have no sample in {', '.join(section.stores)}, e.g. "
                              f"{missing[0]!r}; entries look like {min(found)!r}")
         super().__init__(parts)
+        self.parts = parts
         self.fingerprint = {folder: {entry["path"]: entry["sha256"] for entry in store.manifest["files"]}
                             for folder, store in zip(section.stores, stores, strict=True)}
 
     @property
     def image_counts(self) -> list[int]:
-        """Images of each sample, what its length in tokens depends on most."""
-        return [part.store.facts(row).images for part in self.datasets for row in part.rows]  # type: ignore[attr-defined]
+        """Images of each sample."""
+        return [part.store.facts(row).images for part in self.parts for row in part.rows]
+
+    @property
+    def ids(self) -> list[str]:
+        """Id of each sample."""
+        return [part.store.ids[row] for part in self.parts for row in part.rows]
+
+    def keep(self, kept: Sequence[int]) -> None:
+        """Leave out all samples but these.
+
+        Args:
+            kept: Increasing indices.
+        """
+        starts = [0, *self.cumulative_sizes]
+        for part, first, end in zip(self.parts, starts[:-1], starts[1:], strict=True):
+            part.rows = [part.rows[index - first] for index in kept if first <= index < end]
+        self.cumulative_sizes = self.cumsum(self.datasets)
 
     def start_epoch(self, epoch: int) -> None:
         """Change the draw of wordings and augmentation.
 
         Not named `set_epoch`: accelerate calls that itself, with 0 in the first epoch after resuming.
         """
-        for part in self.datasets:
-            part.epoch = epoch  # type: ignore[attr-defined]
+        for part in self.parts:
+            part.epoch = epoch
 
 
 class StoreDataset(Dataset[Features]):
@@ -115,15 +137,66 @@ class StoreDataset(Dataset[Features]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def length(self, index: int) -> int:
+        """Tokens of a sample, image tokens included, without decoding an image; of several wordings, the longest."""
+        sample = self.store.without_pixels(self.rows[index])
+        sizes = prompts.shown_sizes(sample.images, self.convention)
+        wordings = [render.ask_again(sample, text) for text in self.questions.get(sample.task, ())] or [sample]
+        return max(token_length(self.processor, self._chat(wording, pictures=False).messages, sizes) for wording in wordings)
+
+    def _chat(self, sample: Sample, *, pictures: bool = True) -> prompts.Prompt:
+        return render.chat(sample, points=self.points, grids=self.grids, convention=self.convention, pictures=pictures)
+
     def __getitem__(self, index: int) -> Features:
         sample = self.store[self.rows[index]]
         rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
         if sample.task in self.questions:
             sample = render.ask_again(sample, rng.choice(self.questions[sample.task]))
-        prompt = render.chat(sample, points=self.points, grids=self.grids, convention=self.convention)
+        prompt = self._chat(sample)
         if self.augment is not None:
             prompt.images[:] = self.augment(prompt.images, rng)
         return tokenize(self.processor, prompt.messages, prompt.images, sample.id)
+
+
+def held_out(section: DataSection, processor: ProcessorMixin, seed: int, convention: Convention = GEOTEMPO) -> Mixture | None:
+    """Samples on which a run measures its loss: split val of `data.evaluate`, else of the stores that are trained on.
+
+    Args:
+        section: The recipe's data section; tasks, regions, points and grids hold for these samples too, augmentation and other
+            wordings do not.
+        processor: As for training.
+        seed: As for training.
+        convention: As for training.
+
+    Returns:
+        At most `section.eval_samples` samples, evenly spread over those there are; None if there is none.
+    """
+    stores = section.stores if section.evaluate is None else section.evaluate
+    if not stores:
+        return None
+    try:
+        found = Mixture(replace(section, store=stores, split="val", images=None, questions={}, augment={}), processor, seed, convention)
+    except InputError:
+        return None
+    step = max(1.0, len(found) / section.eval_samples)
+    found.keep([int(number * step) for number in range(min(len(found), section.eval_samples))])
+    return found
+
+
+def token_length(processor: ProcessorMixin, messages: list[dict[str, Any]], sizes: Sequence[tuple[int, int]]) -> int:
+    """Tokens of a conversation as `tokenize` would give it, counted without pictures.
+
+    Args:
+        processor: Of any base.
+        messages: Chat messages.
+        sizes: (width, height) of each picture as the processor would get it, in pixels.
+    """
+    text = processor.apply_chat_template(messages, tokenize=False)
+    tokenizer = processor.tokenizer
+    # as transformers does it: a template that writes the first token itself gets no second one
+    begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    ids = tokenizer(text, add_special_tokens=not begun)["input_ids"]
+    return len(ids) - len(sizes) + sum(tokens_per_image(processor, sizes))
 
 
 def tokenize(processor: ProcessorMixin, messages: list[dict[str, Any]], pictures: Sequence[Any], sample_id: str) -> Features:

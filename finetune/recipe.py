@@ -19,10 +19,12 @@ from geotempo.model.bases import LORA_TARGETS
 from geotempo.model.errors import ConfigError
 
 T = TypeVar("T")
-_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
+_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
 
 SHOWN = 20  # keys that an error message lists at most
 DTYPES = ("float32", "bfloat16", "float16")
+ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
+QUANTIZE = ("nf4", "int8")
 MODULES = ("vision_tower", "projector", "language_model")
 
 
@@ -57,7 +59,7 @@ def read_section(kind: type[T], given: Any, where: str) -> T:
         raise ConfigError(f"section {where!r} lacks the key {missing[0]!r}")
     for entry in known:
         value, plain = given.get(entry.name), _PLAIN.get(entry.type)
-        if plain and entry.name in given and (isinstance(value, bool) or not isinstance(value, plain)):
+        if plain and entry.name in given and (isinstance(value, bool) != (plain == (bool,)) or not isinstance(value, plain)):
             raise ConfigError(f"{where}.{entry.name} must be of type {plain[-1].__name__}, got {value!r}; "
                               "YAML reads 1e-3 as text, write 0.001 or 1.0e-3")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
@@ -75,6 +77,13 @@ class ModelSection:
         save_dtype: Storage type of the final checkpoint's weights, one of `DTYPES`.
         max_pixels: Most pixels of one image as the model sees it, where the base allows a choice; None takes the base's
             row in `geotempo.model.bases.BASES`.
+        attention: One of `ATTENTION`; auto takes flash-attn where it is installed, on a GPU and in 16 bit, else PyTorch's sdpa.
+        dtype: Type of the frozen weights in memory, one of `DTYPES` or auto: bfloat16 for LoRA with `train.bf16`, else float32.
+            What is trained is always float32.
+        quantize: QLoRA (Dettmers et al., arXiv 2305.14314): the LLM's frozen linear layers as `nf4` (4 bit, with double
+            quantisation) or `int8` by bitsandbytes; None keeps them as they are.
+        vision_blocks: Train the last blocks of the vision encoder, so many of them, whatever else of it is frozen; their rate is
+            `learning_rates.vision_tower`.
     """
 
     base: str | None = None
@@ -83,14 +92,27 @@ class ModelSection:
     learning_rates: dict[str, float] = field(default_factory=dict)
     save_dtype: str = "float32"
     max_pixels: int | None = None
+    attention: str = "auto"
+    dtype: str = "auto"
+    quantize: str | None = None
+    vision_blocks: int = 0
 
     def __post_init__(self) -> None:
         if (self.base is None) == (self.compose is None):
             raise ConfigError("section 'model' needs exactly one of base (a folder or hub name) and compose (parts)")
         check_keys(dict.fromkeys(self.freeze), MODULES, "model.freeze")
         check_keys(self.learning_rates, MODULES, "model.learning_rates")
-        if self.save_dtype not in DTYPES:
-            raise ConfigError(f"model.save_dtype is {self.save_dtype!r}; allowed: {', '.join(DTYPES)}")
+        for name, allowed in (("save_dtype", DTYPES), ("dtype", ("auto", *DTYPES)), ("attention", ATTENTION),
+                              ("quantize", (None, *QUANTIZE))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; allowed: {', '.join(str(value) for value in allowed)}")
+        if self.quantize and self.base is None:
+            raise ConfigError("model.quantize needs model.base; a composition of random weights has nothing to keep")
+        if self.vision_blocks < 0:
+            raise ConfigError(f"model.vision_blocks counts blocks from the encoder's end, got {self.vision_blocks}")
+        if self.vision_blocks and "vision_tower" in self.freeze:
+            raise ConfigError("model.vision_blocks trains the last blocks of the vision tower and freezes the others; take "
+                              "vision_tower out of model.freeze")
 
 
 @dataclass(frozen=True)
@@ -111,6 +133,14 @@ class DataSection:
         evaluate: Stores that the model is to be evaluated on: training that shares images, places or events with their val
             and test samples is refused. None takes what the training stores themselves hold as val and test; [] nothing.
         allow_leaks: Train all the same; the model card says so.
+        max_tokens: Longest sample in tokens; longer ones are set aside and named in `set_aside.jsonl`, never cut. None takes
+            what the model can take.
+        pack_tokens: Pack samples into rows of up to so many tokens instead of padding them (`geotempo.finetune.packing`);
+            None pads. A batch is then `train.per_device_train_batch_size` packs.
+        pack_images: Most images in a pack, which bounds the memory of the vision encoder; None for any number.
+        eval_samples: Held-out samples (split val of `evaluate` or of the stores) on which the loss is measured where
+            `train.eval_strategy` asks for it.
+        watch: Held-out samples that are answered at each evaluation and shown on a page.
     """
 
     store: str | tuple[str, ...]
@@ -124,6 +154,11 @@ class DataSection:
     augment: dict[str, Any] = field(default_factory=dict)
     evaluate: tuple[str, ...] | None = None
     allow_leaks: bool = False
+    max_tokens: int | None = None
+    pack_tokens: int | None = None
+    pack_images: int | None = None
+    eval_samples: int = 200
+    watch: int = 8
 
     @property
     def stores(self) -> tuple[str, ...]:
@@ -140,6 +175,12 @@ class DataSection:
             raise ConfigError(f"data.allow_leaks must be true or false, got {self.allow_leaks!r}")
         if self.grids not in get_args(Grids):
             raise ConfigError(f"data.grids is {self.grids!r}; allowed: {', '.join(get_args(Grids))}")
+        for name, least in (("max_tokens", 1), ("pack_tokens", 1), ("pack_images", 1), ("eval_samples", 1), ("watch", 0)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise ConfigError(f"data.{name} must be a whole number of at least {least}, got {value!r}")
+        if self.pack_images and not self.pack_tokens:
+            raise ConfigError("data.pack_images bounds packs, which data.pack_tokens asks for; set both or none")
         if not all(isinstance(texts, list) and texts for texts in self.questions.values()):
             raise ConfigError("data.questions needs a list of one or more wordings for each task")
 
@@ -155,6 +196,8 @@ class LoraSection:
         targets: Names of linear layers inside the LLM.
         projector: Train the projector in full beside the adapters, as TEOChat did. No engine serves a projector from an
             adapter, so the result is the merged checkpoint only.
+        rslora: Scale by alpha / sqrt(r) (Kalajdzievski, arXiv 2312.03732), for ranks of 64 and more.
+        dora: Learn magnitude and direction apart (Liu et al., arXiv 2402.09353). vLLM serves it merged only.
     """
 
     r: int = 16
@@ -162,6 +205,14 @@ class LoraSection:
     dropout: float = 0.05
     targets: tuple[str, ...] = LORA_TARGETS
     projector: bool = False
+    rslora: bool = False
+    dora: bool = False
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ConfigError(f"lora.r must be 1 or more, got {self.r}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"lora.dropout must be from 0 to below 1, got {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -227,6 +278,8 @@ def parse_recipe(raw: Mapping[str, Any]) -> Recipe:
     train = raw["train"]
     if not isinstance(train, Mapping) or "output_dir" not in train:
         raise ConfigError("section 'train' needs output_dir, the folder for checkpoints and the final model")
+    if lora is None and isinstance(raw["model"], Mapping) and raw["model"].get("quantize"):
+        raise ConfigError("model.quantize freezes the quantised weights, so a section lora is needed beside it")
     return Recipe(
         read_section(ModelSection, raw["model"], "model"),
         read_section(DataSection, raw["data"], "data"),

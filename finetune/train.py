@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,25 @@ from transformers.utils import logging
 from geotempo import __version__
 from geotempo.data_builders.leaks import Leaks
 from geotempo.data_builders.render import store_texts
+from geotempo.finetune.adapters import merge_adapter
 from geotempo.finetune.collate import Collator
-from geotempo.finetune.dataset import Mixture
+from geotempo.finetune.dataset import Mixture, held_out
+from geotempo.finetune.lengths import Lengths, measure, set_aside
+from geotempo.finetune.methods import add_lora, choose_attention, choose_dtype, freeze, liger_default, quantization
+from geotempo.finetune.packing import PackedDataset, positions_for
 from geotempo.finetune.provenance import examine, licence_of, write_model_card
-from geotempo.finetune.recipe import LoraSection, ModelSection, Recipe, check_keys
-from geotempo.finetune.trainer import GeoTempoTrainer, freeze, last_checkpoint
-from geotempo.model.bases import base_of, convention_of, lora_modules
-from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
+from geotempo.finetune.recipe import Recipe, check_keys
+from geotempo.finetune.trainer import GeoTempoTrainer, last_checkpoint
+from geotempo.model.bases import base_of, convention_of
+from geotempo.model.checkpoints import load_checkpoint, load_processor, save_checkpoint
 from geotempo.model.compose import Composition, compose
-from geotempo.model.errors import ConfigError, MissingExtraError
+from geotempo.model.errors import ConfigError
 from geotempo.model.files import write_text
 
 # Ours where TrainingArguments' own default would surprise: the batch is built by our collator, runs are reproducible.
-_DEFAULTS: dict[str, Any] = {"remove_unused_columns": False, "report_to": "none", "seed": 0, "logging_steps": 10,
-                             "save_total_limit": 2, "use_cpu": not torch.cuda.is_available()}
+_DEFAULTS: dict[str, Any] = {"remove_unused_columns": False, "report_to": "tensorboard", "seed": 0, "logging_steps": 10,
+                             "save_total_limit": 2, "use_cpu": not torch.cuda.is_available(), "prediction_loss_only": True,
+                             "include_num_input_tokens_seen": "non_padding"}
 
 
 def train(recipe: Recipe, *, restart: bool = False) -> Path:
@@ -50,24 +56,87 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
     args = training_arguments(recipe.train)
     set_seed(args.seed)
     found = examine(recipe.data)
-    model, processor = build_model(recipe.model, recipe.data.stores)
-    dataset = Mixture(recipe.data, processor, args.seed, convention_of(model.config, processor))
-    freeze(model, recipe.model.freeze)
-    trained = _add_lora(model, recipe.lora) if recipe.lora else model
+    model, processor = build_model(recipe, args)
+    data = build_data(recipe, args, model, processor)
+    freeze(model, recipe.model)
+    trained = add_lora(model, recipe.lora, recipe.model.vision_blocks) if recipe.lora else model
     trainer = GeoTempoTrainer(
-        model=trained, args=args, train_dataset=dataset, learning_rates=recipe.model.learning_rates,
-        data_collator=Collator(processor.tokenizer.pad_token_id, model.config.text_config.max_position_embeddings),
+        model=trained, args=args, train_dataset=data.train, eval_dataset=data.evaluation, data_collator=data.collator,
+        learning_rates=recipe.model.learning_rates, lengths=data.lengths,
     )
     out = Path(args.output_dir)
-    _record(recipe, dataset, trained, found, out)
+    _record(recipe, data.mixture, trained, found, out)
     resume = None if restart else last_checkpoint(out)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return finish(recipe, found, trained, processor, out)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run reads.
+
+    Attributes:
+        mixture: The samples.
+        train: The mixture, or packs of it.
+        evaluation: Held-out samples for the loss; None where `train.eval_strategy` is `no`.
+        lengths: Tokens of each sample of the mixture.
+        collator: Makes batches of them.
+    """
+
+    mixture: Mixture
+    train: Mixture | PackedDataset
+    evaluation: Mixture | None
+    lengths: Lengths
+    collator: Collator
+
+
+def build_data(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel, processor: ProcessorMixin) -> Data:
+    """Select and count the samples of a recipe, set aside what does not fit, and pack them if the recipe says so.
+
+    Raises:
+        ConfigError: Packing together with `group_by_length`, or an evaluation without held-out samples.
+        InputError: No sample fits.
+    """
+    section, limit = recipe.data, model.config.text_config.max_position_embeddings
+    if section.pack_tokens and args.train_sampling_strategy == "group_by_length":
+        raise ConfigError("packs are of one length already; leave out train.train_sampling_strategy or data.pack_tokens")
+    convention, out = convention_of(model.config, processor), Path(args.output_dir)
+    mixture = Mixture(section, processor, args.seed, convention)
+    lengths = set_aside(mixture, measure(mixture, processor, section, out / "lengths.npy"), section, limit, out / "set_aside.jsonl")
+    evaluation = None
+    if args.eval_strategy != "no":
+        evaluation = held_out(section, processor, args.seed, convention)
+        if evaluation is None:
+            raise ConfigError(f"train.eval_strategy is {str(args.eval_strategy.value)!r}, but no store of {', '.join(section.stores)} "
+                              "and data.evaluate has samples in split val; name stores in data.evaluate or set it to no")
+    train: Mixture | PackedDataset = mixture
+    if section.pack_tokens:
+        train = PackedDataset(mixture, lengths.tolist(), section.pack_tokens, section.pack_images, args.seed)
+        print(f"{train.fill.samples:,} samples in {train.fill.packs:,} packs of up to {section.pack_tokens:,} tokens, "
+              f"{100 * train.fill.share:.1f} % full")
+    collator = Collator(processor.tokenizer.pad_token_id, limit, positions_for(model.config) if section.pack_tokens else None)
+    return Data(mixture, train, evaluation, lengths, collator)
+
+
+def finish(recipe: Recipe, found: Leaks, trained: Any, processor: ProcessorMixin, out: Path) -> Path:
+    """Write what a run leaves: `adapter` where an engine can serve it, and `final`, the whole model with adapters merged.
+
+    Returns:
+        `out/final`.
+    """
+    model, dtype = trained, getattr(torch, recipe.model.save_dtype)
     if recipe.lora:
-        if not recipe.lora.projector:
+        servable = not recipe.lora.projector and not recipe.model.vision_blocks
+        if servable or recipe.model.quantize:
             trained.save_pretrained(out / "adapter")
+            processor.save_pretrained(out / "adapter")
             write_model_card(out / "adapter", recipe, found)
+        if recipe.model.quantize:  # never into the quantised weights: their rounding would stay in the model
+            merge_adapter(out / "adapter", out / "final", base=recipe.model.base)
+            write_model_card(out / "final", recipe, found)
+            return out / "final"
         model = trained.merge_and_unload()
-    save_checkpoint(model, processor, out / "final", getattr(torch, recipe.model.save_dtype))
+    save_checkpoint(model, processor, out / "final", dtype)
     write_model_card(out / "final", recipe, found)
     return out / "final"
 
@@ -79,38 +148,45 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         ConfigError: An unknown key (with the nearest known one) or a value that TrainingArguments refuses.
     """
     check_keys(given, [f.name for f in dataclasses.fields(TrainingArguments) if f.init], "train")
+    defaults = _DEFAULTS | {"use_liger_kernel": liger_default(cuda=not given.get("use_cpu", _DEFAULTS["use_cpu"]))}
     try:
-        return TrainingArguments(**(_DEFAULTS | given))
+        return TrainingArguments(**(defaults | given))
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"section 'train': {str(error).splitlines()[0]}") from None
 
 
-def build_model(section: ModelSection, corpora: Sequence[str]) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The model that a recipe starts from: a checkpoint, or a composition.
+def build_model(recipe: Recipe, args: TrainingArguments) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The model that a recipe starts from, a checkpoint or a composition, and how it runs.
 
     Args:
-        section: The recipe's model section.
-        corpora: Stores whose texts train the tokenizer of a tiny LLM.
+        recipe: Its stores' texts train the tokenizer of a tiny LLM.
+        args: Say in which precision the run computes.
     """
+    section, cuda, half = recipe.model, torch.cuda.is_available() and not args.use_cpu, args.bf16 or args.fp16
+    attention, why = choose_attention(section.attention, cuda=cuda, half=half)
+    print(f"attention: {attention} ({why})")
     if section.base is not None:
-        return load_checkpoint(section.base, max_pixels=section.max_pixels)
-    assert section.compose is not None
-    check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
-    spec = Composition(**section.compose)
-    return compose(spec, [text for corpus in corpora for text in store_texts(Path(corpus))])
+        model, processor = _load(recipe, args)
+    else:
+        assert section.compose is not None
+        check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
+        spec = Composition(**section.compose)
+        model, processor = compose(spec, [text for corpus in recipe.data.stores for text in store_texts(Path(corpus))])
+    model.set_attn_implementation(attention)
+    return model, processor
 
 
-def _add_lora(model: PreTrainedModel, section: LoraSection) -> Any:
-    """Adapters on the LLM only: vLLM silently ignores adapters on the projector, which is trained in full or not at all."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise MissingExtraError("peft", "train", "LoRA training") from None
-    base = base_of(model.config, str(model.config.name_or_path))
-    config = LoraConfig(r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout,
-                        target_modules=lora_modules(base, tuple(section.targets)), task_type="CAUSAL_LM",
-                        modules_to_save=[base.projector] if section.projector else None)
-    return get_peft_model(model, config)
+def _load(recipe: Recipe, args: TrainingArguments) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The base of a recipe, quantised if it says so."""
+    section = recipe.model
+    dtype = choose_dtype(section, lora=recipe.lora is not None, bf16=args.bf16)
+    assert section.base is not None
+    if section.quantize is None:
+        return load_checkpoint(section.base, dtype, section.max_pixels)
+    base = base_of(load_processor(section.base)[0], section.base)
+    compute = torch.bfloat16 if args.bf16 else dtype
+    print(f"quantised: {section.quantize} by bitsandbytes, computes in {str(compute).removeprefix('torch.')}")
+    return load_checkpoint(section.base, dtype, section.max_pixels, quantization(section.quantize, base, compute))
 
 
 def _record(recipe: Recipe, dataset: Mixture, model: PreTrainedModel, found: Leaks, out: Path) -> None:

@@ -3,25 +3,21 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from geotempo.finetune.dataset import Mixture
 from geotempo.model.bases import module_of
-from geotempo.model.errors import ConfigError
 
 
-def freeze(model: PreTrainedModel, modules: tuple[str, ...]) -> None:
-    """Exclude modules from training."""
-    for name, parameter in model.named_parameters():
-        if module_of(name) in modules:
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(f"model.freeze = {list(modules)} leaves nothing to train; remove one")
+class Epochs(Protocol):
+    """A dataset that draws anew in each epoch."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before the epoch's batches are drawn."""
 
 
 class LengthSampler(Sampler[int]):
@@ -49,31 +45,44 @@ class LengthSampler(Sampler[int]):
 
 
 class EpochStarter(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
-    """Tells a mixture which epoch begins, also when a run is resumed in the middle of one."""
+    """Tells a dataset which epoch begins, also when a run is resumed in the middle of one."""
 
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
+    def __init__(self, dataset: Epochs) -> None:
+        self.dataset = dataset
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the Trainer before the epoch's batches are drawn."""
-        self.mixture.start_epoch(int(state.epoch or 0))
+        self.dataset.start_epoch(int(state.epoch or 0))
 
 
 class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to mypy
     """Trainer with one learning rate per module.
 
+    The loss of a step is the mean over all supervised tokens of its accumulated batches on all processes, so neither padding nor
+    the size of packs changes it (`average_tokens_across_devices`, the default of TrainingArguments).
+
     Args:
         learning_rates: Learning rate by module; others use `args.learning_rate`. Schedules scale all alike.
-        **kwargs: As for `transformers.Trainer`.
+        lengths: Tokens of each sample, for `train_sampling_strategy: group_by_length`.
+        **kwargs: As for `transformers.Trainer`; `train_dataset` has `start_epoch`.
+
+    Attributes:
+        supervised_seen: Supervised tokens since this process began, over all processes.
     """
 
-    def __init__(self, *, learning_rates: Mapping[str, float], **kwargs: Any) -> None:
+    def __init__(self, *, learning_rates: Mapping[str, float], lengths: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.learning_rates = dict(learning_rates)
-        if isinstance(self.train_dataset, Mixture):
-            self.add_callback(EpochStarter(self.train_dataset))
+        self.learning_rates, self.lengths = dict(learning_rates), lengths
+        self.supervised_seen = 0
+        self.add_callback(EpochStarter(self.train_dataset))
 
     optimizer: Any
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of one step and their number of supervised tokens, which is added up."""
+        batches, supervised = super().get_batch_samples(*args, **kwargs)
+        self.supervised_seen += int(supervised or 0)
+        return batches, supervised
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Group parameters by learning rate and weight decay, then build the optimizer that `args` names."""
@@ -91,11 +100,10 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """With `train_sampling_strategy: group_by_length`, group by number of images without tokenising everything first."""
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, Mixture):
-            return super()._get_train_sampler(dataset)
-        return LengthSampler(dataset.image_counts, self.args.train_batch_size, self.args.seed)
+        """With `train_sampling_strategy: group_by_length`, group by the tokens that were counted before."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        return LengthSampler(self.lengths, self.args.train_batch_size, self.args.seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         """Load weights for resuming, all of them.

@@ -12,11 +12,10 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -32,6 +31,7 @@ from geotempo.model.bases import BASES, Base, base_of, set_pixel_budget
 from geotempo.model.errors import ModelError
 from geotempo.model.template import interleaving_template, processor_renderer
 from geotempo.model.teochat_images import register
+from geotempo.model.weight_files import Planned, write_shards
 
 # transformers' in-memory names -> the on-disk names that vLLM 0.32 accepts; the longest prefix wins.
 _DISK_NAMES = (
@@ -98,12 +98,10 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin, out: Path
     renamed = BASES[model.config.model_type].vllm_names
 
     def fill(folder: Path) -> None:
-        state = {}
-        for name, tensor in model.state_dict().items():
-            if tied and name == "lm_head.weight":
-                continue
-            state[disk_name(name) if renamed else name] = tensor.detach().to("cpu", dtype).contiguous().clone()
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        state = {disk_name(name) if renamed else name: tensor for name, tensor in model.state_dict().items()
+                 if not (tied and name == "lm_head.weight")}
+        planned = [Planned(name, tuple(tensor.shape), tensor.detach().cpu) for name, tensor in state.items()]
+        write_shards(folder, planned, dtype, lambda _: None)
         model.config.architectures = [type(model).__name__]
         model.config.dtype = dtype
         model.config.save_pretrained(folder)
@@ -163,17 +161,18 @@ def refuse_misfit(report: Mapping[str, Collection[str]], name: str) -> None:
         raise ModelError(f"the weights in {name!r} do not fit the architecture: {'; '.join(wrong)}")
 
 
-def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32,
-                    max_pixels: int | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_checkpoint(folder: str | Path, dtype: torch.dtype | Literal["auto"] = torch.float32, max_pixels: int | None = None,
+                    quantization: Any = None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load an image-text model and its processor from a folder or by hub name.
 
     Args:
         folder: Folder or hub name.
-        dtype: Type of the weights in memory.
+        dtype: Type of the weights in memory; auto takes the type they are stored in.
         max_pixels: Most pixels of one image as the model sees it, where the base allows a choice.
+        quantization: A transformers quantisation config (`finetune.methods.quantization`); None loads the weights as they are.
 
     Returns:
-        The model in evaluation mode on the CPU, and its processor.
+        The model in evaluation mode on the CPU (quantised: on the GPU if there is one), and its processor.
 
     Raises:
         ModelError: The folder is missing, incomplete, holds another kind of model, or needs a package that is missing.
@@ -181,7 +180,8 @@ def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32,
     name = str(folder)
     config, processor = load_processor(name, max_pixels)
     with reading(name, "a model", _ADVICE):
-        model, report = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            name, config=config, dtype=dtype, output_loading_info=True, quantization_config=quantization)
     refuse_misfit(report, name)
     return model.eval(), processor
 

@@ -76,6 +76,14 @@ def letterbox(picture: Image.Image) -> Image.Image:
     return square
 
 
+def shown_sizes(images: Sequence[ImageRecord], convention: Convention = GEOTEMPO) -> list[tuple[int, int]]:
+    """(width, height) in pixels of the pictures that `render` makes of these images, in its order, without decoding any."""
+    ordered = [images[index] for index in time_order(images).order]
+    if convention.mode == "geotempo":  # letterboxed
+        return [(max(image.width, image.height),) * 2 for image in ordered]
+    return [(image.width, image.height) for image in ordered]
+
+
 def fill_regions(text: str, regions: Sequence[Region], frames: Sequence[Frame], mode: answer.Mode = "geotempo") -> str:
     """Replace each `<region:i>` by the text form of region i."""
     return _REGION.sub(lambda match: answer.format_region(regions[int(match.group(1))], frames, mode), text)
