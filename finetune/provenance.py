@@ -83,6 +83,41 @@ def write_model_card(folder: Path, recipe: Recipe, found: Leaks) -> None:
     write_text(folder / "README.md", "\n".join(lines))
 
 
+def merged_card(card: str, base: str) -> str:
+    """The model card of an adapter, for the checkpoint that it was merged into.
+
+    Args:
+        card: README.md of the adapter, with or without front matter.
+        base: Folder or hub name of the base.
+    """
+    front, body = split_card(card)
+    if front:
+        tags = [tag for tag in front.get("tags") or [] if not str(tag).startswith("base_model:adapter:") and tag != "lora"]
+        front |= {"library_name": "transformers", "tags": tags}
+        if front.get("base_model_relation") == "adapter":
+            front["base_model_relation"] = "merge"
+    line = f"The adapter is merged into the weights of {Path(base).name if Path(base).exists() else base}: a model of its own."
+    return _card(front, f"{body.rstrip()}\n\n{line}\n")
+
+
+def split_card(card: str) -> tuple[dict[str, Any], str]:
+    """Front matter and text of a model card; no front matter is an empty one."""
+    parts = card.split("---\n", 2)
+    if len(parts) == 3 and not parts[0].strip():
+        try:
+            front = yaml.safe_load(parts[1])
+        except yaml.YAMLError:
+            front = None
+        if isinstance(front, dict):
+            return front, parts[2].lstrip("\n")
+    return {}, card
+
+
+def _card(front: dict[str, Any], body: str) -> str:
+    head = f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}\n---\n\n" if front else ""
+    return head + body
+
+
 def _evaluation(section: DataSection, stores: dict[str, Store]) -> Chosen:
     """Samples that are not trained on: of stores named for it, else what the training stores hold out."""
     chosen = []
