@@ -19,7 +19,9 @@ from geotempo.finetune.adapters import merge_adapter
 from geotempo.finetune.collate import Collator
 from geotempo.finetune.dataset import Mixture, held_out
 from geotempo.finetune.lengths import Lengths, measure, set_aside
+from geotempo.finetune.loggers import check_loggers
 from geotempo.finetune.methods import add_lora, choose_attention, choose_dtype, freeze, liger_default, quantization
+from geotempo.finetune.observe import observe
 from geotempo.finetune.packing import PackedDataset, positions_for
 from geotempo.finetune.provenance import examine, licence_of, write_model_card
 from geotempo.finetune.recipe import Recipe, check_keys
@@ -33,7 +35,7 @@ from geotempo.model.files import write_text
 # Ours where TrainingArguments' own default would surprise: the batch is built by our collator, runs are reproducible.
 _DEFAULTS: dict[str, Any] = {"remove_unused_columns": False, "report_to": "tensorboard", "seed": 0, "logging_steps": 10,
                              "save_total_limit": 2, "use_cpu": not torch.cuda.is_available(), "prediction_loss_only": True,
-                             "include_num_input_tokens_seen": "non_padding"}
+                             "include_num_input_tokens_seen": "non_padding", "project": "geotempo"}
 
 
 def train(recipe: Recipe, *, restart: bool = False) -> Path:
@@ -53,7 +55,9 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
         ModelError: The base cannot be loaded.
     """
     logging.set_verbosity_error()
+    logging.disable_progress_bar()  # of loading and saving: a run has one line of its own
     args = training_arguments(recipe.train)
+    check_loggers(args.report_to)
     set_seed(args.seed)
     found = examine(recipe.data)
     model, processor = build_model(recipe, args)
@@ -64,6 +68,7 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
         model=trained, args=args, train_dataset=data.train, eval_dataset=data.evaluation, data_collator=data.collator,
         learning_rates=recipe.model.learning_rates, lengths=data.lengths,
     )
+    observe(trainer, recipe, processor)
     out = Path(args.output_dir)
     _record(recipe, data.mixture, trained, found, out)
     resume = None if restart else last_checkpoint(out)
@@ -148,7 +153,8 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         ConfigError: An unknown key (with the nearest known one) or a value that TrainingArguments refuses.
     """
     check_keys(given, [f.name for f in dataclasses.fields(TrainingArguments) if f.init], "train")
-    defaults = _DEFAULTS | {"use_liger_kernel": liger_default(cuda=not given.get("use_cpu", _DEFAULTS["use_cpu"]))}
+    defaults = _DEFAULTS | {"run_name": Path(given["output_dir"]).name,
+                            "use_liger_kernel": liger_default(cuda=not given.get("use_cpu", _DEFAULTS["use_cpu"]))}
     try:
         return TrainingArguments(**(defaults | given))
     except (TypeError, ValueError, ImportError) as error:

@@ -10,6 +10,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from geotempo.finetune.progress import Throughput
 from geotempo.model.bases import module_of
 
 
@@ -68,12 +69,14 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
 
     Attributes:
         supervised_seen: Supervised tokens since this process began, over all processes.
+        throughput: Measures tokens per second where a run is observed (`geotempo.finetune.observe`).
     """
 
     def __init__(self, *, learning_rates: Mapping[str, float], lengths: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.learning_rates, self.lengths = dict(learning_rates), lengths
         self.supervised_seen = 0
+        self.throughput: Throughput | None = None
         self.add_callback(EpochStarter(self.train_dataset))
 
     optimizer: Any
@@ -83,6 +86,12 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         batches, supervised = super().get_batch_samples(*args, **kwargs)
         self.supervised_seen += int(supervised or 0)
         return batches, supervised
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; with the loss go the tokens per second since it was last logged (in place of transformers' mean since the start)."""
+        if "loss" in logs and self.throughput is not None:
+            logs = logs | self.throughput.rates()
+        super().log(logs)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Group parameters by learning rate and weight decay, then build the optimizer that `args` names."""
@@ -98,6 +107,14 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         self.optimizer = kind([{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()], **options)
         return self.optimizer
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss of a batch, without a cache of keys and values.
+
+        transformers 5.19 builds the mask of packs only where there is no cache, and LLaVA's LLM makes one by default, whatever the
+        Trainer sets in the outer config: without a word, the samples of a pack would see one another.
+        """
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """With `train_sampling_strategy: group_by_length`, group by the tokens that were counted before."""

@@ -62,7 +62,7 @@ def recipe(store: Path, tmp_path: Path) -> dict:
     return {
         "model": {"compose": {"vision": "tiny-clip", "llm": "tiny-llama", "vision_config": VISION, "llm_config": LLM,
                               "vocab_size": 330}},
-        "data": {"store": str(store)},
+        "data": {"store": str(store), "watch": 0},
         "train": {"output_dir": str(tmp_path / "run"), "per_device_train_batch_size": 4, "learning_rate": 3e-3, "max_steps": 6,
-                  "save_steps": 3, "logging_steps": 1, "disable_tqdm": True},
+                  "save_steps": 3, "logging_steps": 1, "disable_tqdm": True, "report_to": "none"},
     }
