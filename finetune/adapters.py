@@ -6,6 +6,7 @@ the base as it stands in memory, and whatever is left over is an error: PEFT and
 recognise, and the answer is then the base's.
 """
 
+import importlib
 import json
 import re
 import shutil
@@ -18,19 +19,11 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from geotempo.finetune.provenance import merged_card
 from geotempo.model.bases import BASES, base_of
-from geotempo.model.checkpoints import (
-    check_source,
-    each_image_alone,
-    load_checkpoint,
-    load_processor,
-    reading,
-    save_checkpoint,
-    set_template,
-)
+from geotempo.model.checkpoints import check_source, load_checkpoint, load_processor, reading, save_checkpoint
 from geotempo.model.errors import InputError, MissingExtraError, ModelError
 from geotempo.model.files import write_text
 
@@ -87,7 +80,7 @@ class Fitted:
     Attributes:
         tensors: Weights as PEFT names them for this base, `base_model.model.` first.
         layers: Layers with an update, by module name.
-        full: Parameters trained in full (`modules_to_save`, biases, whole embeddings), by name in the base.
+        full: Parameters that are stored whole (`modules_to_save`, biases, embeddings), by name in the base.
         renamed: How many weights had another name in the file.
     """
 
@@ -194,7 +187,7 @@ def fit(adapter: Adapter, model: PreTrainedModel, base: str) -> Fitted:
     if lost or not tensors:
         raise ModelError(f"the adapter {str(adapter.folder)!r} does not belong to {base!r}: {len(lost)} of its {len(adapter.tensors)} "
                          f"weights have no module there, e.g. {lost[:2]}; name the model it was trained on with --base")
-    full = tuple(key.removeprefix(PREFIX) for key in tensors if not _PARTS.search(key) or key.endswith(("base_layer.weight", "bias")))
+    full = tuple(key.removeprefix(PREFIX) for key in tensors if ".lora_" not in key)
     return Fitted(tensors, _layers(adapter, tensors, origin, modules, base), full, renamed)
 
 
@@ -227,9 +220,12 @@ def merge_adapter(adapter: Path, out: Path, *, base: str | None = None) -> Path:
     empty = skeleton(name)
     refuse_quantised(empty.config, name)
     fitted = fit(read, empty, name)
+    config, processor = load_training_processor(read, name)
     model, _ = load_checkpoint(name, dtype="auto")
     whole = merged(_attach(model, read, fitted))
-    save_checkpoint(whole, processor_of(read, name, whole.config), out, whole.dtype)
+    if BASES[config.model_type].resolution == "tiles":
+        whole.config.image_grid_pinpoints = config.image_grid_pinpoints
+    save_checkpoint(whole, processor, out, whole.dtype)
     _copy_record(adapter, out, name)
     return out
 
@@ -263,29 +259,17 @@ def refuse_quantised(config: Any, name: str) -> None:
                          "write the adapter, and merge it into the 16-bit model that was quantised: geotempo merge ADAPTER --base MODEL")
 
 
-def processor_of(adapter: Adapter, base: str, config: Any) -> ProcessorMixin:
-    """The processor an adapter was trained with: its own where one was saved beside it, else the base's.
+def load_training_processor(adapter: Adapter, base: str) -> tuple[PreTrainedConfig, ProcessorMixin]:
+    """Config and processor as the adapter was trained with them, chat template and pixel budget included.
 
     Args:
-        adapter: The adapter.
+        adapter: The adapter; its own processor where one was saved beside it, else the base's with the budget that the
+            recipe beside it names.
         base: Folder or hub name of the base.
-        config: The base's config; changed where the choice of tiles stands in it.
     """
-    if not adapter.processor:
-        own, processor = load_processor(base, _max_pixels(adapter.folder))
-    else:
-        own, name = config, str(adapter.folder)
-        with reading(name, "the adapter's processor", "Remove its files to take the base's"):
-            processor = AutoProcessor.from_pretrained(name)
-        row = BASES[config.model_type]
-        if row.drops_tiles:
-            each_image_alone(processor)
-        set_template(processor, row, config.get_text_config().eos_token_id, name)
-        if row.resolution == "tiles":
-            own.image_grid_pinpoints = [list(tile) for tile in processor.image_processor.image_grid_pinpoints]
-    if hasattr(own, "image_grid_pinpoints"):
-        config.image_grid_pinpoints = own.image_grid_pinpoints
-    return processor
+    if adapter.processor:
+        return load_processor(base, own=adapter.folder)
+    return load_processor(base, _max_pixels(adapter.folder))
 
 
 def _plain(key: str) -> str:
@@ -346,15 +330,15 @@ def _by_pattern(patterns: Mapping[str, float] | None, module: str, default: floa
 def _attach(model: PreTrainedModel, adapter: Adapter, fitted: Fitted) -> Any:
     """The base with the adapter on it; layer by layer what the weights say, whatever the config calls them."""
     try:
-        from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+        peft: Any = importlib.import_module("peft")
     except ImportError:
         raise MissingExtraError("peft", "train", "merging an adapter") from None
     exact = {"target_modules": list(fitted.layers), "exclude_modules": None, "layers_to_transform": None, "layers_pattern": None,
              "rank_pattern": {re.escape(name): layer.rank for name, layer in fitted.layers.items()},
              "alpha_pattern": {re.escape(name): layer.alpha for name, layer in fitted.layers.items()}, "inference_mode": True}
     with reading(str(adapter.folder), "the adapter", "It may be of a newer release of PEFT"):
-        wrapped = get_peft_model(model, LoraConfig.from_peft_type(**(adapter.config | exact)))
-        left = set_peft_model_state_dict(wrapped, dict(fitted.tensors)).unexpected_keys
+        wrapped = peft.get_peft_model(model, peft.LoraConfig.from_peft_type(**(adapter.config | exact)))
+        left = peft.set_peft_model_state_dict(wrapped, dict(fitted.tensors)).unexpected_keys
     if left:
         raise ModelError(f"PEFT has no place for {len(left)} weights of the adapter {str(adapter.folder)!r}, e.g. {left[:2]}")
     return wrapped

@@ -186,8 +186,14 @@ def load_checkpoint(folder: str | Path, dtype: torch.dtype | Literal["auto"] = t
     return model.eval(), processor
 
 
-def load_processor(folder: str | Path, max_pixels: int | None = None) -> tuple[PreTrainedConfig, ProcessorMixin]:
+def load_processor(folder: str | Path, max_pixels: int | None = None,
+                   own: Path | None = None) -> tuple[PreTrainedConfig, ProcessorMixin]:
     """Load config and processor of an image-text model without its weights; arguments and errors as for `load_checkpoint`.
+
+    Args:
+        folder: Folder or hub name.
+        max_pixels: As for `load_checkpoint`.
+        own: Folder of an adapter whose processor was saved beside it: that one is loaded, with its pixel budget.
 
     Returns:
         The config and the processor, with a chat template that keeps images in place and marks answers, and with the
@@ -202,10 +208,14 @@ def load_processor(folder: str | Path, max_pixels: int | None = None) -> tuple[P
             raise ModelError(f"{name!r} is a {base.name} model, whose image processor needs torchvision, which is not installed; "
                              "run: pip install torchvision (of the release and index of your torch)")
         register()  # the image processor of imported TEOChat checkpoints
-        processor = AutoProcessor.from_pretrained(name)
+    with reading(str(own or name), "a processor", _ADVICE):
+        processor = AutoProcessor.from_pretrained(str(own or name))
     if base.drops_tiles:
         each_image_alone(processor)
-    set_pixel_budget(config, processor, max_pixels)
+    if own is None:
+        set_pixel_budget(config, processor, max_pixels)
+    elif base.resolution == "tiles":
+        config.image_grid_pinpoints = [list(tile) for tile in processor.image_processor.image_grid_pinpoints]
     set_template(processor, base, _stops(name, config), name)
     return config, processor
 
