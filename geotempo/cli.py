@@ -10,9 +10,12 @@ from geotempo.commands.build import build
 from geotempo.commands.ceilings import ceilings
 from geotempo.commands.chat_template import chat_template
 from geotempo.commands.check import check
+from geotempo.commands.compare import ListsAfterAgainst, compare
 from geotempo.commands.compose import compose
+from geotempo.commands.curves import curves
 from geotempo.commands.demo import demo
 from geotempo.commands.eval import evaluate, score
+from geotempo.commands.export_data import export_data
 from geotempo.commands.import_teochat import import_teochat
 from geotempo.commands.leaks import leaks
 from geotempo.commands.masks_eval import masks_eval
@@ -38,13 +41,16 @@ app.command()(merge)
 app.command()(mix)
 app.command()(check)
 app.command()(leaks)
+app.command("export-data")(export_data)
 app.command()(show)
 app.command()(compose)
 app.command("import-teochat")(import_teochat)
 app.command("chat-template")(chat_template)
 app.command()(train)
+app.command()(curves)
 app.command("eval")(evaluate)
 app.command()(score)
+app.command(cls=ListsAfterAgainst)(compare)
 app.command()(ceilings)
 app.command("masks-eval")(masks_eval)
 

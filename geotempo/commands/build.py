@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from geotempo.commands import export_data
+from geotempo.commands.export_data import Trainer
+
 
 class Engine(StrEnum):
     """Where items are read."""
@@ -35,13 +38,18 @@ def build(
     address: Annotated[str | None, typer.Option(help="ray: its address; left out: RAY_ADDRESS, else this machine.")] = None,
     shards: Annotated[int | None, typer.Option(min=1, help="ray: parts; left out: two for each CPU of the cluster.")] = None,
     max_rejected: Annotated[float, typer.Option(min=0.0, max=1.0, help="Highest allowed share of unusable items.")] = 0.05,
+    formats: Annotated[list[Trainer] | None, typer.Option(
+        "--format", help="Also write OUT-trl, OUT-llamafactory or OUT-swift for that trainer; may be given more than once.")] = None,
 ) -> None:
     """Read a dataset in its original layout and write a store of samples."""
     from geotempo.data_builders.build import build_store
+    from geotempo.data_builders.formats import export_store
     from geotempo.data_builders.options import read_options
     from geotempo.data_builders.sources import source_class
     from geotempo.model.errors import InputError
 
+    if formats and shard != "1/1":
+        raise InputError("--format needs the whole store; merge the shards, then run geotempo export-data STORE --format ...")
     chosen = read_options(source_class(source), options or ())
     if root is None and source != "scenes":
         raise InputError(f"{source} is read from a folder; give it with --root DIR")
@@ -56,6 +64,9 @@ def build(
     else:
         manifest = build_store(source, root or Path(), out, shard=read_shard(shard), **common)
     typer.echo(summary(manifest, out))
+    for trainer in formats or ():
+        beside = out.with_name(f"{out.name}-{trainer.value}")
+        typer.echo(export_data.summary(export_store(out, trainer.value, beside), beside))
 
 
 def read_shard(text: str) -> tuple[int, int]:

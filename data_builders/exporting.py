@@ -1,0 +1,147 @@
+"""A folder for another trainer under construction: parts that a killed run need not write again, then one rename.
+
+```
+<out>.building/.lock
+<out>.building/.journal/plan.json         what is written; parts of another plan are thrown away
+<out>.building/.journal/train-00000.json  written last: that part is whole
+```
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from geotempo.data_builders.schema import dumps
+from geotempo.model.errors import InputError
+from geotempo.model.files import sync_folder, write_atomic, write_text
+
+MANIFEST = "geotempo.json"
+FORMAT = "geotempo-export"
+REJECTED = "rejected.jsonl"
+
+
+class Part(NamedTuple):
+    """Some samples of one split, written.
+
+    Attributes:
+        name: `<split>-NNNNN`.
+        split: train, val or test.
+        samples: Samples that were kept.
+        rows: Rows that they became.
+        pictured: Whether any of them has an image.
+        rejected: Samples set aside, by reason.
+    """
+
+    name: str
+    split: str
+    samples: int
+    rows: int
+    pictured: bool
+    rejected: dict[str, int]
+
+
+class Exporting:
+    """The folder, its parts and its end.
+
+    Args:
+        out: Final folder; the work happens in `<out>.building` beside it.
+        plan: Everything that the bytes depend on.
+
+    Raises:
+        InputError: `out` holds something else, or another process writes it.
+    """
+
+    def __init__(self, out: Path, plan: dict[str, Any]) -> None:
+        self.out, self.plan = out, plan
+        self.folder = out.with_name(out.name + ".building")
+        _refuse_foreign(out, plan["trainer"])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InputError(f"another process is writing {out}; wait for it or choose another folder") from None
+        self.parts: dict[str, Part] = {}
+        self._resume()
+
+    def commit(self, part: Part, rejected: list[dict[str, str]]) -> None:
+        """Note a part as whole, its files and images being written."""
+        os.sync()
+        write_text(self._journal(part.name), dumps({"part": part._asdict(), "rejected": rejected}))
+        self.parts[part.name] = part
+
+    def reasons(self) -> dict[str, int]:
+        """Samples set aside, by reason."""
+        total: Counter[str] = Counter()
+        for part in self.parts.values():
+            total.update(part.rejected)
+        return dict(sorted(total.items()))
+
+    def rejected(self) -> Iterator[dict[str, str]]:
+        """Entries of `rejected.jsonl`, part by part."""
+        for name in self.parts:
+            yield from json.loads(self._journal(name).read_text(encoding="utf-8"))["rejected"]
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest and the list of what was set aside, and give the folder its final name."""
+        write_atomic(self.folder / REJECTED, self._write_rejected)
+        write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        old = self.out.with_name(self.out.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.out.exists():
+            os.replace(self.out, old)
+        os.replace(self.folder, self.out)
+        sync_folder(self.out.parent)
+        shutil.rmtree(self.out / ".journal")
+        (self.out / ".lock").unlink()
+        shutil.rmtree(old, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.close()
+
+    def _write_rejected(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="\n") as handle:
+            handle.writelines(dumps(entry) + "\n" for entry in self.rejected())
+
+    def _journal(self, name: str) -> Path:
+        return self.folder / ".journal" / f"{name}.json"
+
+    def _resume(self) -> None:
+        """Take over the parts of a killed run with the same plan; start afresh otherwise."""
+        written = self._journal("plan")
+        if not written.is_file() or written.read_text(encoding="utf-8") != dumps(self.plan):
+            for path in self.folder.iterdir():
+                if path.name != ".lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            write_text(written, dumps(self.plan))
+        for path in sorted(self.folder.glob(".journal/*-[0-9]*.json")):
+            part = Part(**json.loads(path.read_text(encoding="utf-8"))["part"])
+            self.parts[part.name] = part
+
+
+def _refuse_foreign(out: Path, trainer: str) -> None:
+    """Only a missing or empty folder, or an earlier export for the same trainer, may be replaced.
+
+    Raises:
+        InputError: `out` is anything else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        found = manifest["trainer"] if manifest["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found != trainer:
+        held = f"data for {found}" if found else "something that no export wrote"
+        raise InputError(f"{out} holds {held}; choose another --out or remove it first")
