@@ -21,12 +21,17 @@ from geotempo.model.checkpoints import load_checkpoint
 from geotempo.serve.hf import HFPredictor
 
 
-def losses(run: Path) -> dict[int, float]:
-    """Logged losses by step, from the newest trainer state."""
+def history(run: Path) -> list[dict]:
+    """What was logged at each step, from the newest trainer state."""
     newest = last_checkpoint(run)
     assert newest is not None
-    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
-    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+    found: list[dict] = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    return found
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Logged losses by step."""
+    return {entry["step"]: entry["loss"] for entry in history(run) if "loss" in entry}
 
 
 def test_it_learns_and_answers(recipe: dict) -> None:
