@@ -17,7 +17,7 @@ from geotempo.eval.metrics.bootstrap import ratio_from_sums
 from geotempo.eval.metrics.boxes import Detection, box_counts, f1_from_sums
 from geotempo.eval.metrics.ciderd import cider_d
 from geotempo.eval.metrics.masks import mask_counts, overall_iou, sample_iou
-from geotempo.eval.metrics.text import absolute_error, caption_match, normalise_short, short_match
+from geotempo.eval.metrics.text import absolute_error, caption_match, normalise_caption, normalise_short, short_match
 from geotempo.eval.reading import (
     Kind,
     Reading,
@@ -88,12 +88,18 @@ def _caption(case: Case) -> str:
     return case.reading.answer.prose
 
 
+def _words(cases: Sequence[Case]) -> tuple[list[str], list[list[str]]]:
+    """Captions and references under the protocol `words`."""
+    return ([normalise_caption(_caption(case)) for case in cases],
+            [[normalise_caption(text) for text in references(case.sample)] for case in cases])
+
+
 def _bleu(cases: Sequence[Case]) -> FloatArray:
-    return bleu_statistics([_caption(case) for case in cases], [references(case.sample) for case in cases])
+    return bleu_statistics(*_words(cases))
 
 
 def _cider(cases: Sequence[Case]) -> FloatArray:
-    scores = cider_d([_caption(case) for case in cases], [references(case.sample) for case in cases])
+    scores = cider_d(*_words(cases))
     return np.stack([scores, np.ones_like(scores)], axis=-1)
 
 

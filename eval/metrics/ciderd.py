@@ -1,98 +1,94 @@
 """CIDEr-D (Vedantam et al. 2015), equal to the code that the captioning field runs (pycocoevalcap `cider_scorer.py`).
 
 Inverse document frequencies come from the evaluated references, so a score belongs to its reference set: it must not
-be compared across subsets, and it is 0 where all references are the same everywhere. `reference_hash` names the set.
-Remote sensing captions repeat a few sentences thousands of times; every sentence and pair is computed once.
+be compared across subsets, and it is 0 where all references are the same everywhere. `reference_hash` names the set,
+every result carries it, and `require_same_references` refuses a comparison across sets.
 """
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from math import exp, log, sqrt
 
 import numpy as np
 import numpy.typing as npt
 
+from geotempo.eval.metrics.ngrams import ORDER, Corpus, Grams, IntArray
 from geotempo.eval.metrics.text import normalise_caption
+from geotempo.model.errors import InputError
 
-ORDER = 4
+FloatArray = npt.NDArray[np.float64]
 SIGMA = 6.0
-Ngram = tuple[str, ...]
-Vector = dict[Ngram, float]
+SCALE = 10.0
 
 
-def count_ngrams(words: str) -> Counter[Ngram]:
-    """Counts of the 1- to 4-grams of a blank-separated sentence."""
-    tokens = words.split()
-    return Counter(tuple(tokens[i : i + n]) for n in range(1, ORDER + 1) for i in range(len(tokens) - n + 1))
-
-
-def document_frequencies(references: Sequence[Sequence[str]]) -> dict[Ngram, int]:
-    """In how many samples' references each n-gram occurs."""
-    grams = {text: count_ngrams(text).keys() for known in references for text in known}
-    frequencies: Counter[Ngram] = Counter()
-    for known in references:
-        frequencies.update(set().union(*(grams[text] for text in known)))
-    return dict(frequencies)
-
-
-class _Sentence:
-    """tf-idf vector of one sentence: one dictionary per order, its norms, and its length (in bigrams, as official)."""
-
-    def __init__(self, words: str, frequencies: Mapping[Ngram, int], log_samples: float) -> None:
-        self.vectors: list[Vector] = [{} for _ in range(ORDER)]
-        self.length = 0
-        for gram, count in count_ngrams(words).items():
-            self.vectors[len(gram) - 1][gram] = count * (log_samples - log(max(1, frequencies.get(gram, 0))))
-            self.length += count if len(gram) == 2 else 0
-
-    @cached_property
-    def norms(self) -> list[float]:
-        """Euclidean length of the vector of each n-gram order."""
-        return [sqrt(sum(value * value for value in vector.values())) for vector in self.vectors]
-
-
-def _similarity(hypothesis: _Sentence, reference: _Sentence) -> float:
-    """Clipped cosine similarity, averaged over the orders, with the Gaussian penalty on the difference of length."""
-    total = 0.0
-    for n in range(ORDER):
-        known = reference.vectors[n]
-        shared = [gram for gram in hypothesis.vectors[n] if gram in known]
-        dot = sum(min(hypothesis.vectors[n][gram], known[gram]) * known[gram] for gram in shared)
-        norm = hypothesis.norms[n] * reference.norms[n]
-        total += dot / norm if norm else dot
-    return total / ORDER * exp(-((hypothesis.length - reference.length) ** 2) / (2 * SIGMA**2))
-
-
-def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
+def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> FloatArray:
     """CIDEr-D of each caption; the corpus score is the mean.
 
     Args:
-        captions: n model captions; normalised here.
-        references: n lists of one or more references, which also give the document frequencies.
+        captions: n captions as blank-separated words.
+        references: n lists of one or more references, likewise, which also give the document frequencies.
 
     Returns:
         Array (n,), 0-10 as in the official code (1.41 is what papers print as 141).
     """
-    hypotheses = [normalise_caption(caption) for caption in captions]
-    known = [[normalise_caption(text) for text in texts] for texts in references]
-    frequencies, log_samples = document_frequencies(known), log(max(1, len(known)))
-    sentences = {text: _Sentence(text, frequencies, log_samples)
-                 for text in {*hypotheses, *(text for texts in known for text in texts)}}
-    pairs: dict[tuple[str, str], float] = {}
-    scores = np.zeros(len(hypotheses))
-    for i, (hypothesis, texts) in enumerate(zip(hypotheses, known, strict=True)):
-        for text in texts:
-            if (hypothesis, text) not in pairs:
-                pairs[hypothesis, text] = _similarity(sentences[hypothesis], sentences[text])
-            scores[i] += pairs[hypothesis, text]
-        scores[i] *= 10.0 / len(texts)
+    corpus = Corpus.of(captions, references)
+    if not len(captions):
+        return np.zeros(0)
+    pairs, which = np.unique(corpus.captions[corpus.owner] * len(corpus.sentences) + corpus.references,
+                             return_inverse=True)
+    said, known = pairs // len(corpus.sentences), pairs % len(corpus.sentences)
+    similar = np.zeros(len(pairs))
+    length = np.zeros(len(corpus.sentences))
+    for n, grams in enumerate(corpus.grams(), start=1):
+        similar += _similarity(grams, _tf_idf(grams, corpus), said, known)
+        if n == 2:  # the official code takes the number of bigrams for the length
+            length = np.bincount(grams.sentence, grams.count, minlength=len(length))
+    similar *= np.exp(-((length[said] - length[known]) ** 2) / (2 * SIGMA**2)) / ORDER
+    total = np.bincount(corpus.owner, similar[which.reshape(-1)], minlength=len(captions))
+    scores: FloatArray = SCALE * total / np.bincount(corpus.owner, minlength=len(captions))
     return scores
+
+
+def _tf_idf(grams: Grams, corpus: Corpus) -> FloatArray:
+    """Count times inverse document frequency of every entry; a document is all references of one caption."""
+    entry, position = grams.entries(corpus.references)
+    documents = np.unique(corpus.owner[position] * grams.kinds + grams.gram[entry]) % grams.kinds
+    frequency = np.bincount(documents, minlength=grams.kinds)
+    rarity = np.log(len(corpus.captions)) - np.log(np.maximum(1, frequency))
+    weights: FloatArray = grams.count * rarity[grams.gram]
+    return weights
+
+
+def _similarity(grams: Grams, weight: FloatArray, said: IntArray, known: IntArray) -> FloatArray:
+    """Clipped cosine similarity of each pair for one n."""
+    own, other, pair = grams.shared(said, known)
+    dot = np.bincount(pair, np.minimum(weight[own], weight[other]) * weight[other], minlength=len(said))
+    square = np.bincount(grams.sentence, weight**2, minlength=len(grams.start) - 1)
+    norm = np.sqrt(square[said] * square[known])
+    similar: FloatArray = np.divide(dot, norm, out=np.zeros(len(said)), where=norm > 0)
+    return similar
 
 
 def reference_hash(references: Sequence[Sequence[str]]) -> str:
     """SHA-256 of a reference set, whatever the order of its samples; two CIDEr-D compare only where it is equal."""
     known = sorted([normalise_caption(text) for text in texts] for texts in references)
-    return hashlib.sha256(json.dumps(known, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(known, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
+
+
+def require_same_references(first: Mapping[str, object], second: Mapping[str, object]) -> None:
+    """Refuse to compare two results with CIDEr-D of different reference sets.
+
+    Args:
+        first: A result with the key `references_sha256`.
+        second: The other one.
+
+    Raises:
+        InputError: The sets differ, or a result does not name its set.
+    """
+    hashes = [result.get("references_sha256") for result in (first, second)]
+    if None in hashes:
+        raise InputError("a result without references_sha256 does not say which references its CIDEr-D was computed "
+                         "from and cannot be compared; score its predictions again")
+    if hashes[0] != hashes[1]:
+        raise InputError(f"CIDEr-D of different reference sets ({str(hashes[0])[:12]} and {str(hashes[1])[:12]}) cannot be "
+                         "compared, since its word weights come from the references; score both on the same samples")
