@@ -44,7 +44,7 @@ class Chart:
     Attributes:
         title: What is measured, with its unit.
         curves: One or more.
-        log: Whether the values are shown on a logarithmic scale.
+        log: Whether the values are shown on a logarithmic scale where they differ by much.
     """
 
     title: str
@@ -146,11 +146,13 @@ def _draw(axes: Any, chart: Chart) -> None:
         axes.plot(line.steps, line.values, color=colour, label=line.name, linewidth=1.5, marker="o" if few else None, markersize=3)
     axes.set_title(chart.title, fontsize=11, loc="left")
     axes.set_xlabel("optimizer step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if chart.log and min(min(line.values) for line in chart.curves) > 0:
+    values = [value for line in chart.curves for value in line.values]
+    if chart.log and max(values) > 30 * min(values) > 0:
         axes.set_yscale("log")
-    elif chart.title.startswith("tokens"):
+    elif min(values) >= 0 and not chart.title.startswith("loss"):
         axes.set_ylim(bottom=0)
     if len(chart.curves) > 1:
         axes.legend(frameon=False)
@@ -193,7 +195,7 @@ def svg(chart: Chart, width: int = 1120, height: int = 260) -> str:
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers that span a range: the first at or below `low`, the last at or above `high`, about `most` of them."""
-    if high <= low:
+    if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-30):  # a flat line
         low, high = low - max(abs(low), 1.0) / 2, high + max(abs(high), 1.0) / 2
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))

@@ -230,6 +230,13 @@ def _answer(number: int, place: int, answer: Answered) -> str:
         head.append(f'<span class="status {reading.status.value}" style="margin:0">{STATUS_WORDS[reading.status]}</span>')
     if row.get("score") is not None:
         head.append(f"<span>{escape(str(row['metric']))} {row['score']:g}</span>")
-    said = escape(row["text"]) or '<span class="soft">(nothing)</span>' if "text" in row else \
-        f'<span class="soft">not answered: {escape(str(row["error"]))}</span>'
-    return f'<label class="l{place}" for="s{number}a{place}"><div class="head">{"".join(head)}</div><div class="say">{said}</div></label>'
+    return f'<label class="l{place}" for="s{number}a{place}"><div class="head">{"".join(head)}</div><div class="say">{_said(row)}</div></label>'
+
+
+def _said(row: Row) -> str:
+    """The text of an answer, or what stands in its place."""
+    if "error" in row:
+        return f'<span class="soft">not answered: {escape(str(row["error"]))}</span>'
+    text = str(row["text"])
+    blank = f"({len(text)} blanks)" if text else "(nothing)"
+    return escape(text) if text.strip() else f'<span class="soft">{blank}</span>'
