@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-from geotempo.finetune.provenance import merged_card
+from geotempo.finetune.model_card import merged_card
 from geotempo.model.bases import BASES, base_of
 from geotempo.model.checkpoints import check_source, load_checkpoint, load_processor, reading, save_checkpoint
 from geotempo.model.errors import InputError, MissingExtraError, ModelError

@@ -10,6 +10,16 @@ from geotempo.data_builders.leaks import KINDS, Chosen, Leaks, find_leaks
 from geotempo.data_builders.licences import Combined, combine, hub_licence
 from geotempo.data_builders.store import Store
 from geotempo.finetune.dataset import select
+from geotempo.finetune.model_card import (
+    data_section,
+    join_card,
+    losses_section,
+    method_section,
+    read_results,
+    recipe_section,
+    scores_section,
+    use_section,
+)
 from geotempo.finetune.recipe import DataSection, Recipe
 from geotempo.model.errors import ConfigError
 from geotempo.model.files import write_text
@@ -58,64 +68,43 @@ def licence_of(found: Leaks) -> Combined:
     return combine(list(found.licences) or ["unknown"])
 
 
-def write_model_card(folder: Path, recipe: Recipe, found: Leaks) -> None:
-    """README.md of a checkpoint for the Hugging Face Hub: what it was trained on, and under which terms.
+def write_model_card(folder: Path, recipe: Recipe, found: Leaks, scores: Path | None = None) -> None:
+    """README.md of a checkpoint for the Hugging Face Hub: what it was trained on and how, what it reaches, and under which terms.
+
+    Hashes of the data and versions come from `recipe.yaml` of the run's folder, losses from its newest checkpoint, where
+    these are there.
 
     Args:
-        folder: The checkpoint.
+        folder: The checkpoint: `adapter` or `final` in the run's folder.
         recipe: What was trained.
         found: What `examine` gave.
+        scores: `results.json` of `geotempo eval` on this checkpoint.
     """
     licence, base = licence_of(found), recipe.model.base
-    front: dict[str, Any] = {"license": hub_licence(licence), "pipeline_tag": "image-text-to-text", "library_name": "transformers",
-                             "tags": ["remote-sensing", "earth-observation"]}
+    adapter = (folder / "adapter_config.json").is_file()
+    front: dict[str, Any] = {"license": hub_licence(licence), "pipeline_tag": "image-text-to-text",
+                             "library_name": "peft" if adapter else "transformers", "tags": ["remote-sensing", "earth-observation"]}
     if front["license"] == "other":
         front["license_name"] = licence.text
     if base is not None and not Path(base).exists():
-        front["base_model"] = base
+        front |= {"base_model": base} | ({"base_model_relation": "adapter"} if adapter else {})
     leaks = f"{found.touched['any']:,} of {found.evaluation:,} samples of the evaluation show what training shows, by permission of " \
             "the recipe: scores on them mean nothing." if found.shared else "No leak between training and evaluation was found."
-    lines = ["---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "", "# A model trained with GeoTempo", "",
+    record = _record(folder.parent)
+    lines = ["# A model trained with GeoTempo", "",
              f"Trained by GeoTempo {__version__} on {found.train:,} samples of {', '.join(Path(store).name for store in recipe.data.stores)}.", "",
              f"Licence of the training data as a whole: {licence.text}" + (f". The terms of {base} hold besides." if base else "."), "",
-             "| licence | samples |", "|---|---|", *(f"| {text} | {count:,} |" for text, count in sorted(found.licences.items())), "",
-             leaks if found.evaluation else "No evaluation was compared with training.", ""]
-    write_text(folder / "README.md", "\n".join(lines))
+             leaks if found.evaluation else "No evaluation was compared with training.", "",
+             *data_section(recipe, found.licences, record.get("data") or {}), *method_section(recipe, record), *losses_section(folder.parent),
+             *(scores_section(read_results(scores)) if scores else []), *use_section(adapter), *recipe_section(recipe)]
+    write_text(folder / "README.md", join_card(front, "\n".join(lines)))
 
 
-def merged_card(card: str, base: str) -> str:
-    """The model card of an adapter, for the checkpoint that it was merged into.
-
-    Args:
-        card: README.md of the adapter, with or without front matter.
-        base: Folder or hub name of the base.
-    """
-    front, body = split_card(card)
-    if front:
-        tags = [tag for tag in front.get("tags") or [] if not str(tag).startswith("base_model:adapter:") and tag != "lora"]
-        front |= {"library_name": "transformers", "tags": tags}
-        if front.get("base_model_relation") == "adapter":
-            front["base_model_relation"] = "merge"
-    line = f"The adapter is merged into the weights of {Path(base).name if Path(base).exists() else base}: a model of its own."
-    return _card(front, f"{body.rstrip()}\n\n{line}\n")
-
-
-def split_card(card: str) -> tuple[dict[str, Any], str]:
-    """Front matter and text of a model card; no front matter is an empty one."""
-    parts = card.split("---\n", 2)
-    if len(parts) == 3 and not parts[0].strip():
-        try:
-            front = yaml.safe_load(parts[1])
-        except yaml.YAMLError:
-            front = None
-        if isinstance(front, dict):
-            return front, parts[2].lstrip("\n")
-    return {}, card
-
-
-def _card(front: dict[str, Any], body: str) -> str:
-    head = f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}\n---\n\n" if front else ""
-    return head + body
+def _record(run: Path) -> dict[str, Any]:
+    """`recipe.yaml` of a run; empty where there is none."""
+    path = run / "recipe.yaml"
+    read = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read if isinstance(read, dict) else {}
 
 
 def _evaluation(section: DataSection, stores: dict[str, Store]) -> Chosen:

@@ -15,6 +15,7 @@ from geotempo.commands.compose import compose
 from geotempo.commands.curves import curves
 from geotempo.commands.demo import demo
 from geotempo.commands.eval import evaluate, score
+from geotempo.commands.export import export
 from geotempo.commands.export_data import export_data
 from geotempo.commands.import_teochat import import_teochat
 from geotempo.commands.leaks import leaks
@@ -47,6 +48,7 @@ app.command()(compose)
 app.command("import-teochat")(import_teochat)
 app.command("chat-template")(chat_template)
 app.command()(train)
+app.command()(export)
 app.command()(curves)
 app.command("eval")(evaluate)
 app.command()(score)

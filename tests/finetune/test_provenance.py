@@ -86,7 +86,7 @@ def test_licences_of_earlier_stores_are_unknown(recipe: dict) -> None:
     assert licence_of(examine(parse_recipe(recipe).data)).text == "CC0-1.0"
 
 
-@pytest.mark.parametrize(("change", "words"), [({"evaluate": "store"}, "must be a list of stores"), ({"allow_leaks": 1}, "true or false")])
+@pytest.mark.parametrize(("change", "words"), [({"evaluate": "store"}, "must be a list of stores"), ({"allow_leaks": 1}, "must be of type bool")])
 def test_wrong_values_are_named(recipe: dict, change: dict, words: str) -> None:
     recipe["data"] |= change
     with pytest.raises(ConfigError, match=words):

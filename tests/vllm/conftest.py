@@ -47,14 +47,14 @@ def data_url(picture: Image.Image) -> str:
 class Both:
     """One checkpoint in both engines."""
 
-    def __init__(self, folder: Path, images: int, max_model_len: int) -> None:
+    def __init__(self, folder: Path, images: int, max_model_len: int, **options: Any) -> None:
         from vllm import LLM
 
         self.folder = folder
         self.model, self.processor = load_checkpoint(folder)
         self.llm = LLM(model=str(folder), dtype="float32", enforce_eager=True, max_model_len=max_model_len, max_num_seqs=4,
                        limit_mm_per_prompt={"image": images}, seed=0, chat_template=None,
-                       mm_processor_cache_gb=0, enable_prefix_caching=False)
+                       mm_processor_cache_gb=0, enable_prefix_caching=False, **options)
 
     def transformers(self, messages: Sequence[dict[str, Any]], pictures: Sequence[Image.Image], tokens: int = TOKENS) -> Written:
         """Greedy answer of transformers' `generate`."""
@@ -86,9 +86,9 @@ class Both:
 
 
 @contextmanager
-def both_engines(folder: Path, images: int = 8, max_model_len: int = 4096) -> Iterator[Both]:
-    """Both engines for one checkpoint; vLLM's is stopped at the end."""
-    both = Both(folder, images, max_model_len)
+def both_engines(folder: Path, images: int = 8, max_model_len: int = 4096, **options: Any) -> Iterator[Both]:
+    """Both engines for one checkpoint; vLLM's gets further options, and is stopped at the end."""
+    both = Both(folder, images, max_model_len, **options)
     try:
         yield both
     finally:
