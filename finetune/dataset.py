@@ -20,7 +20,7 @@ from transformers import ProcessorMixin
 from geotempo.data_builders import render
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.store import Store
-from geotempo.finetune.augment import Augment
+from geotempo.finetune.augment import Augment, Turn
 from geotempo.finetune.recipe import DataSection
 from geotempo.model import prompts
 from geotempo.model.budget import tokens_per_image
@@ -132,17 +132,19 @@ class StoreDataset(Dataset[Features]):
         self.points = section is not None and section.points
         self.grids: render.Grids = section.grids if section else "none"
         self.questions = section.questions if section else {}
-        self.augment = Augment(**section.augment) if section and section.augment else None
+        self.augment = Augment(**section.augment) if section else Augment()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def length(self, index: int) -> int:
-        """Tokens of a sample, image tokens included, without decoding an image; of several wordings, the longest."""
+        """Tokens of a sample, image tokens included, without decoding an image; of several wordings and turns, the longest."""
         sample = self.store.without_pixels(self.rows[index])
         sizes = prompts.shown_sizes(sample.images, self.convention)
         wordings = [render.ask_again(sample, text) for text in self.questions.get(sample.task, ())] or [sample]
-        return max(token_length(self.processor, self._chat(wording, pictures=False).messages, sizes) for wording in wordings)
+        turns = self.augment.turns_of(sample) if sample.regions else (Turn(),)
+        return max(token_length(self.processor, self._chat(turn.sample(wording), pictures=False).messages, sizes)
+                   for wording in wordings for turn in turns)
 
     def _chat(self, sample: Sample, *, pictures: bool = True) -> prompts.Prompt:
         return render.chat(sample, points=self.points, grids=self.grids, convention=self.convention, pictures=pictures)
@@ -152,9 +154,9 @@ class StoreDataset(Dataset[Features]):
         rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
         if sample.task in self.questions:
             sample = render.ask_again(sample, rng.choice(self.questions[sample.task]))
-        prompt = self._chat(sample)
-        if self.augment is not None:
-            prompt.images[:] = self.augment(prompt.images, rng)
+        turn = self.augment.draw_turn(sample, rng)
+        prompt = self._chat(turn.sample(sample))
+        prompt.images[:] = self.augment([turn.picture(picture) for picture in prompt.images], rng)
         return tokenize(self.processor, prompt.messages, prompt.images, sample.id)
 
 
