@@ -58,6 +58,13 @@ def ask_again(sample: Sample, question: str) -> Sample:
     return replace(sample, messages=(*before, replace(user, text=text), assistant))
 
 
+def answer_again(sample: Sample, reference: str) -> Sample:
+    """The sample with another of its references in its last answer; what else the answer holds (regions) stays."""
+    *before, assistant = sample.messages
+    text = assistant.text.replace(sample.meta["references"][0], reference, 1)
+    return replace(sample, messages=(*before, replace(assistant, text=text)))
+
+
 def area_like(region: Region) -> bool:
     """Whether a region is an area whose box and points say little, so that its answer should carry a grid.
 

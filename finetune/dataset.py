@@ -132,19 +132,25 @@ class StoreDataset(Dataset[Features]):
         self.points = section is not None and section.points
         self.grids: render.Grids = section.grids if section else "none"
         self.questions = section.questions if section else {}
+        self.references = section is not None and section.references
         self.augment = Augment(**section.augment) if section else Augment()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def length(self, index: int) -> int:
-        """Tokens of a sample, image tokens included, without decoding an image; of several wordings and turns, the longest."""
+        """Tokens of a sample, image tokens included, without decoding an image; of all that can be drawn, the longest."""
         sample = self.store.without_pixels(self.rows[index])
         sizes = prompts.shown_sizes(sample.images, self.convention)
-        wordings = [render.ask_again(sample, text) for text in self.questions.get(sample.task, ())] or [sample]
+        asked = [render.ask_again(sample, text) for text in self.questions.get(sample.task, ())] or [sample]
+        wordings = [render.answer_again(one, text) for one in asked for text in self._references(one)] or asked
         turns = self.augment.turns_of(sample) if sample.regions else (Turn(),)
         return max(token_length(self.processor, self._chat(turn.sample(wording), pictures=False).messages, sizes)
                    for wording in wordings for turn in turns)
+
+    def _references(self, sample: Sample) -> Sequence[str]:
+        """The texts that may be drawn as a sample's answer; none where it keeps its own."""
+        return sample.meta.get("references", ()) if self.references else ()
 
     def _chat(self, sample: Sample, *, pictures: bool = True) -> prompts.Prompt:
         return render.chat(sample, points=self.points, grids=self.grids, convention=self.convention, pictures=pictures)
@@ -154,6 +160,8 @@ class StoreDataset(Dataset[Features]):
         rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
         if sample.task in self.questions:
             sample = render.ask_again(sample, rng.choice(self.questions[sample.task]))
+        if known := self._references(sample):
+            sample = render.answer_again(sample, rng.choice(known))
         turn = self.augment.draw_turn(sample, rng)
         prompt = self._chat(turn.sample(sample))
         prompt.images[:] = self.augment([turn.picture(picture) for picture in prompt.images], rng)
@@ -177,7 +185,7 @@ def held_out(section: DataSection, processor: ProcessorMixin, seed: int, convent
     if not stores:
         return None
     try:
-        found = Mixture(replace(section, store=stores, split="val", images=None, questions={}, augment={}), processor, seed, convention)
+        found = Mixture(replace(section, store=stores, split="val", images=None, questions={}, references=False, augment={}), processor, seed, convention)
     except InputError:
         return None
     step = max(1.0, len(found) / section.eval_samples)

@@ -50,7 +50,8 @@ def _key(mixture: Mixture, processor: ProcessorMixin, section: DataSection) -> d
     words = processor.tokenizer.backend_tokenizer.to_str() if hasattr(processor.tokenizer, "backend_tokenizer") else ""
     parts = {"samples": "\n".join(mixture.ids), "stores": json.dumps(mixture.fingerprint, sort_keys=True), "words": words,
              "template": processor.chat_template, "images": processor.image_processor.to_json_string(),
-             "text": json.dumps([section.points, section.grids, section.questions], sort_keys=True)}
+             "text": json.dumps([section.points, section.grids, section.questions, section.references, section.augment.get("turns")],
+                                                            sort_keys=True)}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in parts.items()}
 
 

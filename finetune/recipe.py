@@ -129,6 +129,7 @@ class DataSection:
         grids: Which regions carry a 16 x 16 grid of their box: none, areas (`render.area_like`), or all that are more
             than a box.
         questions: Other wordings by task, one drawn anew for each sample and epoch in place of the stored question.
+        references: Answer with one of a sample's references, where it has several, drawn anew for each sample and epoch.
         augment: Arguments of `geotempo.finetune.augment.Augment`.
         evaluate: Stores that the model is to be evaluated on: training that shares images, places or events with their val
             and test samples is refused. None takes what the training stores themselves hold as val and test; [] nothing.
@@ -151,6 +152,7 @@ class DataSection:
     points: bool = False
     grids: Grids = "none"
     questions: dict[str, list[str]] = field(default_factory=dict)
+    references: bool = False
     augment: dict[str, Any] = field(default_factory=dict)
     evaluate: tuple[str, ...] | None = None
     allow_leaks: bool = False
@@ -171,8 +173,9 @@ class DataSection:
         check_keys(self.questions, TASKS, "data.questions")
         if self.evaluate is not None and not isinstance(self.evaluate, tuple):
             raise ConfigError(f"data.evaluate must be a list of stores, [] for none, got {self.evaluate!r}")
-        if not isinstance(self.allow_leaks, bool):
-            raise ConfigError(f"data.allow_leaks must be true or false, got {self.allow_leaks!r}")
+        for name in ("allow_leaks", "references"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"data.{name} must be true or false, got {getattr(self, name)!r}")
         if self.grids not in get_args(Grids):
             raise ConfigError(f"data.grids is {self.grids!r}; allowed: {', '.join(get_args(Grids))}")
         for name, least in (("max_tokens", 1), ("pack_tokens", 1), ("pack_images", 1), ("eval_samples", 1), ("watch", 0)):

@@ -47,6 +47,29 @@ def test_items_are_pure_functions_of_seed_epoch_and_index(store: Path, processor
     assert not torch.equal(one[1]["images"]["pixel_values"], plain[1]["images"]["pixel_values"])
 
 
+def test_references_are_drawn_anew_each_epoch_and_leave_the_regions_alone(tmp_path: Path, processor) -> None:
+    images = (picture(1, None), picture(2, (8, 8, 24, 20)))
+    known = ["a house has been built", "there is a house", "the house is new"]
+    regions = (Region(2, Polygon(((8, 8), (24, 8), (24, 20))), "building"),)
+    messages = (Message("user", "<image><image>\nWhat changed?"), Message("assistant", f"{known[0]}\n<regions:0>"))
+    write_store([Sample("toy/train/1#change_segmentation", "toy", "train", "change_segmentation", images, messages, regions,
+                        {"licence": "CC0-1.0", "references": known})], tmp_path / "store")
+    opened = Store(tmp_path / "store")
+
+    def answers(**options) -> set[str]:
+        dataset, seen = StoreDataset(opened, [0], processor, DataSection(str(opened.path), **options)), set()
+        for epoch in range(20):
+            dataset.epoch = epoch
+            item = dataset[0]
+            assert dataset.length(0) >= len(item["input_ids"])
+            seen.add(processor.tokenizer.decode(item["input_ids"][item["labels"] != IGNORE]))
+        return seen
+
+    whole = target_text(opened[0]) + "</s>"
+    assert answers() == {whole}
+    assert answers(references=True) == {whole.replace(known[0], text) for text in known}
+
+
 def test_questions_are_drawn_anew_each_epoch(store: Path, processor) -> None:
     wordings = ["what is new?", "describe the difference", "say what changed"]
     section = DataSection(str(store), questions={"change_caption": wordings})
