@@ -70,7 +70,7 @@ def quantization(kind: str, base: Base, compute: torch.dtype) -> Any:
         raise MissingExtraError("bitsandbytes", "qlora", f"model.quantize: {kind}")
     from transformers import BitsAndBytesConfig
 
-    kept = [base.vision, base.projector, "lm_head"]
+    kept = [f"model.{base.vision}", f"model.{base.projector}", "lm_head"]  # matched from the start of a module's name
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,

@@ -2,14 +2,18 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from geotempo.data_builders.render import store_texts
 from geotempo.data_builders.sample import Message, Sample
 from geotempo.data_builders.store import write_store
+from geotempo.model.checkpoints import save_checkpoint
+from geotempo.model.compose import Composition, compose
 from geotempo.model.geometry import Box
 from geotempo.model.records import ImageRecord, Region
 
@@ -54,6 +58,24 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "toy"
     write_store(samples(8), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def val_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 6 pairs in split train, 12 samples, and 4 pairs in split val."""
+    out = tmp_path_factory.mktemp("data") / "toy"
+    every = samples(10)
+    held = [replace(sample, split="val", id=sample.id.replace("/train/", "/val/")) for sample in every[12:]]
+    write_store([*every[:12], *held], out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def base(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights that knows the words of that store."""
+    folder = tmp_path_factory.mktemp("model") / "base"
+    save_checkpoint(*compose(Composition("tiny-clip", "tiny-llama", VISION, LLM, vocab_size=330), store_texts(store)), folder)
+    return folder
 
 
 @pytest.fixture

@@ -50,35 +50,55 @@ def test_it_learns_and_answers(recipe: dict) -> None:
     assert record["recipe"]["train"]["max_steps"] == 60
 
 
-def test_resuming_after_a_kill_repeats_the_undisturbed_losses(recipe: dict, tmp_path: Path) -> None:
-    recipe["train"] |= {"max_steps": 12, "save_steps": 3, "save_total_limit": None}
-    recipe["data"]["augment"] = {"brightness": 0.2, "jpeg": [50, 90]}
-    whole = train(parse_recipe(recipe))
-    recipe["train"]["output_dir"] = str(tmp_path / "killed")
-    path = tmp_path / "recipe.yaml"
+def killed(recipe: dict, step: int, folder: Path) -> None:
+    """Run a recipe as a user would, and kill it when the checkpoint of a step is complete."""
+    path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
+    run = Path(recipe["train"]["output_dir"])
     process = subprocess.Popen([sys.executable, "-m", "geotempo", "train", str(path)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "checkpoint-6" / "trainer_state.json").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 240
+    while not (run / f"checkpoint-{step}" / "trainer_state.json").exists() and time.monotonic() < deadline:
         assert process.poll() is None, "training ended before it could be killed"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    half = tmp_path / "killed" / "checkpoint-999"  # as if killed while saving
+    half = run / "checkpoint-999"  # as if killed while saving
     half.mkdir()
     (half / "trainer_state.json").write_text('{"global_st')
-    assert not (tmp_path / "killed" / "final").exists()
+    assert not (run / "final").exists()
+
+
+PACKED = {"pack_tokens": 300}
+KINDS = {
+    "plain": {},
+    "packed": {"data": PACKED},
+    "lora": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1, "projector": True}, "model": {"vision_blocks": 1}},
+    "nf4, packed": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}, "model": {"quantize": "nf4"}, "data": PACKED},
+    "int8": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}, "model": {"quantize": "int8"}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_after_a_kill_repeats_the_undisturbed_losses(recipe: dict, base: Path, tmp_path: Path, kind: str) -> None:
+    recipe["train"] |= {"max_steps": 10, "save_steps": 3, "save_total_limit": None}
+    recipe["data"] |= {"augment": {"brightness": 0.2, "jpeg": [50, 90]}} | KINDS[kind].get("data", {})
+    if "data" in KINDS[kind]:
+        recipe["train"]["per_device_train_batch_size"] = 1
+    if "lora" in KINDS[kind]:
+        recipe |= {"lora": KINDS[kind]["lora"], "model": {"base": str(base), **KINDS[kind]["model"]}}
+    whole = train(parse_recipe(recipe))
+    recipe["train"]["output_dir"] = str(tmp_path / "killed")
+    killed(recipe, 6, tmp_path)
     resumed = train(parse_recipe(recipe))
     first, second = losses(whole.parent), losses(resumed.parent)
-    assert first.keys() == second.keys()
+    assert list(first) == list(second) == list(range(1, 11))
+    assert len(set(first.values())) == 10
     assert all(abs(first[step] - second[step]) < 1e-5 for step in first)
     a, b = (load_checkpoint(folder)[0].state_dict() for folder in (whole, resumed))
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
 
 
-def test_lora_changes_the_llm_only(recipe: dict, tmp_path: Path) -> None:
-    recipe["train"]["max_steps"] = 1
-    base = train(parse_recipe(recipe))
+def test_lora_changes_the_llm_only(recipe: dict, base: Path, tmp_path: Path) -> None:
     recipe["model"] = {"base": str(base)}
     recipe["lora"] = {"r": 4, "alpha": 8}
     recipe["train"] |= {"output_dir": str(tmp_path / "lora"), "max_steps": 3}
@@ -90,9 +110,8 @@ def test_lora_changes_the_llm_only(recipe: dict, tmp_path: Path) -> None:
     assert (tmp_path / "lora" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_freezing_and_learning_rates_by_module(recipe: dict, tmp_path: Path) -> None:
+def test_freezing_and_learning_rates_by_module(recipe: dict, base: Path, tmp_path: Path) -> None:
     recipe["train"]["max_steps"] = 1
-    base = train(parse_recipe(recipe))
     recipe["model"] = {"base": str(base), "freeze": ["vision_tower"], "learning_rates": {"projector": 0.0}}
     recipe["train"]["output_dir"] = str(tmp_path / "frozen")
     tuned = train(parse_recipe(recipe))
