@@ -141,17 +141,16 @@ def network_of(model: PreTrainedModel) -> Network:
             part, adapter = _part(name, base.vision, base.projector), ".lora_" in name
             sums[part][adapter] += _weights(module)
             learns[part] |= module.weight.requires_grad and not adapter
-    share = _share_used(config)
     vision, text = config.vision_config, config.get_text_config()
-    layers = getattr(vision, "num_hidden_layers", None) or vision.depth
+    share, layers = _share_used(config), getattr(vision, "num_hidden_layers", None) or vision.depth
     width = text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-    adapted = any(adapters for _, adapters in sums.values())
+    (seeing, in_vision), (joining, in_projector), (reading, in_llm), (writing, in_head) = sums.values()
     before = learns["projector"] or learns["vision"]
     return Network(
-        Part(round(sums["vision"][0] * share), sums["vision"][1], round(layers * share), vision.hidden_size, learns["vision"], learns["vision"]),
-        Part(*sums["projector"], learns=learns["projector"], passes=before),
-        Part(*sums["llm"], text.num_hidden_layers, width, learns["llm"], before or learns["llm"] or adapted),
-        Part(*sums["head"], learns=learns["head"], passes=True))
+        Part(round(seeing * share), in_vision, round(layers * share), vision.hidden_size, learns["vision"], learns["vision"]),
+        Part(joining, in_projector, learns=learns["projector"], passes=before),
+        Part(reading, in_llm, text.num_hidden_layers, width, learns["llm"], before or learns["llm"] or in_llm > 0),
+        Part(writing, in_head, learns=learns["head"], passes=True))
 
 
 def _part(name: str, vision: str, projector: str) -> str:
