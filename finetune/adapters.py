@@ -195,8 +195,8 @@ def merge_adapter(adapter: Path, out: Path, *, base: str | None = None) -> Path:
     """Merge an adapter into its base and write an ordinary checkpoint, for transformers and for vLLM.
 
     The base is read in the type its weights are stored in, never quantised: also an adapter trained on a quantised base
-    (QLoRA, arXiv 2305.14314) goes into the 16-bit weights. The update is computed in float32 and rounded once. Needs memory
-    for the base's weights, one shard of the file, and the adapter.
+    (QLoRA, arXiv 2305.14314) goes into the 16-bit weights. The update is computed in float32, then rounded to their type. Needs
+    memory for the base's weights and the adapter; the result is written tensor by tensor.
 
     Args:
         adapter: Folder as PEFT writes it: LoRA, rsLoRA or DoRA (arXiv 2402.09353), also with modules trained in full.
