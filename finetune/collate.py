@@ -23,11 +23,13 @@ class Collator:
         max_length: Longest sample the model can take, in tokens. A longer one is refused, never cut: a cut answer would teach
             the model to break off.
         positions: How positions are counted in packs, from `packing.positions_for`; None pads.
+        stand_in: Sample with an image that is put behind a batch without any, see `scale.needs_stand_in`; None adds nothing.
     """
 
     pad_token_id: int
     max_length: int
     positions: Positions | None = None
+    stand_in: Features | None = None
 
     def __call__(self, items: Sequence[Features] | Sequence[list[Features]]) -> Batch:
         """Build a batch.
@@ -47,6 +49,8 @@ class Collator:
         """
         samples = [sample for item in items for sample in (item if isinstance(item, list) else [item])]
         self._check(samples)
+        if self.stand_in and not any(sample["images"] for sample in samples):
+            samples.append(self.stand_in)
         batch = self._packed(samples) if self.positions else self._padded(samples)
         for key in dict.fromkeys(key for sample in samples for key in sample["images"]):
             batch[key] = _joined([sample["images"][key] for sample in samples if key in sample["images"]])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers.utils import logging
 from geotempo import __version__
 from geotempo.data_builders.leaks import Leaks
 from geotempo.data_builders.render import store_texts
+from geotempo.finetune import scale
 from geotempo.finetune.adapters import merge_adapter
 from geotempo.finetune.collate import Collator
 from geotempo.finetune.dataset import Mixture, held_out
@@ -25,6 +26,7 @@ from geotempo.finetune.observe import observe
 from geotempo.finetune.packing import PackedDataset, positions_for
 from geotempo.finetune.provenance import examine, licence_of, write_model_card
 from geotempo.finetune.recipe import Recipe, check_keys
+from geotempo.finetune.scale import needs_stand_in, stand_in
 from geotempo.finetune.trainer import GeoTempoTrainer, last_checkpoint
 from geotempo.model.bases import base_of, convention_of
 from geotempo.model.checkpoints import load_checkpoint, load_processor, save_checkpoint
@@ -54,26 +56,53 @@ def train(recipe: Recipe, *, restart: bool = False) -> Path:
         InputError: The store lacks what the recipe asks for.
         ModelError: The base cannot be loaded.
     """
+    with scale.first_process_prints():
+        return _train(recipe, restart)
+
+
+def _train(recipe: Recipe, restart: bool) -> Path:
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # of loading and saving: a run has one line of its own
     args = training_arguments(recipe.train)
     check_loggers(args.report_to)
+    scale.start(args, recipe.model.quantize)
     set_seed(args.seed)
-    found = examine(recipe.data)
+    with args.main_process_first(local=False):
+        found = examine(recipe.data)
     model, processor = build_model(recipe, args)
-    data = build_data(recipe, args, model, processor)
     freeze(model, recipe.model)
+    set_seed(args.seed)  # adapters begin alike on all processes, however many draws the base took
     trained = add_lora(model, recipe.lora, recipe.model.vision_blocks) if recipe.lora else model
+    with args.main_process_first(local=False):  # the others read the lengths that the first has counted
+        data = build_data(recipe, args, trained, processor)
+    scale.wrap_layers(trained, args)
     trainer = GeoTempoTrainer(
         model=trained, args=args, train_dataset=data.train, eval_dataset=data.evaluation, data_collator=data.collator,
         learning_rates=recipe.model.learning_rates, lengths=data.lengths,
     )
     observe(trainer, recipe, processor)
     out = Path(args.output_dir)
-    _record(recipe, data.mixture, trained, found, out)
-    resume = None if restart else last_checkpoint(out)
+    if args.process_index == 0:
+        _record(recipe, data.mixture, trained, found, out)
+    resume = scale.agreed(None if restart else last_checkpoint(out))
+    if resume:
+        scale.prepare_resume(trainer, resume, lora=recipe.lora is not None)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return finish(recipe, found, trained, processor, out)
+    weights = scale.gather_weights(trainer.model, args)
+    if weights is not None:  # the first process
+        sharded = scale.sharding_of(args) in ("zero3", "fsdp2")
+        finish(recipe, found, _whole(recipe, args, weights) if sharded else trained, processor, out)
+    scale.wait()
+    return out / "final"
+
+
+def _whole(recipe: Recipe, args: TrainingArguments, weights: Mapping[str, torch.Tensor]) -> Any:
+    """The trained model, with its adapters, in one piece, where its weights were split between processes."""
+    with scale.unsharded():
+        model, _ = build_model(recipe, args)
+        whole = add_lora(model, recipe.lora, recipe.model.vision_blocks) if recipe.lora else model
+    whole.load_state_dict(weights)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -119,7 +148,8 @@ def build_data(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel, 
         train = PackedDataset(mixture, lengths.tolist(), section.pack_tokens, section.pack_images, args.seed)
         print(f"{train.fill.samples:,} samples in {train.fill.packs:,} packs of up to {section.pack_tokens:,} tokens, "
               f"{100 * train.fill.share:.1f} % full")
-    collator = Collator(processor.tokenizer.pad_token_id, limit, positions_for(model.config) if section.pack_tokens else None)
+    blank = stand_in(processor) if needs_stand_in(args, model, mixture.image_counts) else None
+    collator = Collator(processor.tokenizer.pad_token_id, limit, positions_for(model.config) if section.pack_tokens else None, blank)
     return Data(mixture, train, evaluation, lengths, collator)
 
 
@@ -153,6 +183,7 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         ConfigError: An unknown key (with the nearest known one) or a value that TrainingArguments refuses.
     """
     check_keys(given, [f.name for f in dataclasses.fields(TrainingArguments) if f.init], "train")
+    given = scale.resolve(given)
     defaults = _DEFAULTS | {"run_name": Path(given["output_dir"]).name,
                             "use_liger_kernel": liger_default(cuda=not given.get("use_cpu", _DEFAULTS["use_cpu"]))}
     try:
@@ -177,7 +208,8 @@ def build_model(recipe: Recipe, args: TrainingArguments) -> tuple[PreTrainedMode
         assert section.compose is not None
         check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
         spec = Composition(**section.compose)
-        model, processor = compose(spec, [text for corpus in recipe.data.stores for text in store_texts(Path(corpus))])
+        with scale.unsharded():  # put together whole, split when training starts
+            model, processor = compose(spec, [text for corpus in recipe.data.stores for text in store_texts(Path(corpus))])
     model.set_attn_implementation(attention)
     return model, processor
 
@@ -198,7 +230,7 @@ def _load(recipe: Recipe, args: TrainingArguments) -> tuple[PreTrainedModel, Pro
 def _record(recipe: Recipe, dataset: Mixture, model: PreTrainedModel, found: Leaks, out: Path) -> None:
     """Write the resolved recipe, versions, data hashes, licence and leaks beside the checkpoints."""
     packages = ("torch", "transformers", "peft", "accelerate", "datasets")
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trainable = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)  # ZeRO-3 splits them
     record = {
         "recipe": recipe.to_dict(), "samples": len(dataset), "data": dataset.fingerprint, "trainable_parameters": trainable,
         "licence": licence_of(found).text, "leaks": {"evaluation": found.evaluation, **found.touched, "not_looked_at": found.not_looked_at},

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from geotempo.finetune.progress import Throughput
+from geotempo.finetune.scale import PROCESSES, seal
 from geotempo.model.bases import module_of
 
 
@@ -130,22 +131,29 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         full model is read through `from_pretrained`, which knows the names, and loaded strictly.
         """
         target = model if model is not None else self.model
-        if not isinstance(target, PreTrainedModel):  # a PEFT wrapper: its adapters are read by their own names
+        # A PEFT wrapper's adapters and FSDP's shards are read by their own names.
+        if not isinstance(target, PreTrainedModel) or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, target)
             return
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(saved.state_dict())
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save, and say at the very end how many processes wrote it."""
+        super()._save_checkpoint(model, trial)
+        seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self.args)
+
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in a run's folder that was written to its end; None if there is none.
+    """The newest checkpoint in a run's folder that was written to its end by all processes; None if there is none.
 
-    The Trainer writes `trainer_state.json` last, so a run killed while saving leaves a folder without a readable one.
+    `seal` writes last, so a run killed while saving leaves a folder without a seal.
     """
     complete = []
-    for path in folder.glob("checkpoint-*/trainer_state.json"):
+    for path in sorted(folder.glob("checkpoint-*")):
         try:
-            complete.append((int(json.loads(path.read_text(encoding="utf-8"))["global_step"]), path.parent))
+            json.loads((path / PROCESSES).read_text(encoding="utf-8"))
+            complete.append((int(json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]), path))
         except (OSError, ValueError, KeyError):
-            print(f"{path.parent} was not written to its end; it is left out")
+            print(f"{path} was not written to its end; it is left out")
     return max(complete)[1] if complete else None
