@@ -3,18 +3,17 @@
     observe(trainer, recipe, processor)   after the Trainer is made, before `trainer.train()`
 
 replaces the Trainer's own bar and prints by `progress.Progress`, and adds `watch.Watch` (`data.watch` samples, OUT/watch.html),
-`curves.Curves` (OUT/curves.png at the end) and one TensorBoard run, OUT/tensorboard. `loggers.check_loggers` goes before anything
-is loaded.
+`Curves` (OUT/curves.png at the end) and the loggers of `loggers.use_own_loggers`. `loggers.check_loggers` goes before anything is
+loaded.
 """
 
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback, Trainer, TrainerCallback
-from transformers.integrations import TensorBoardCallback
 
 from geotempo.finetune.curves import CURVES, STATE, draw_png
-from geotempo.finetune.loggers import TensorBoard, beside_the_run
+from geotempo.finetune.loggers import use_own_loggers
 from geotempo.finetune.progress import Progress, Throughput
 from geotempo.finetune.recipe import Recipe
 from geotempo.finetune.watch import Answerer, Watch, choose
@@ -53,9 +52,7 @@ def observe(trainer: Trainer, recipe: Recipe, processor: ProcessorMixin) -> None
     out = Path(trainer.args.output_dir)
     for own in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(own)
-    if trainer.pop_callback(TensorBoardCallback):
-        trainer.add_callback(TensorBoard())
-    beside_the_run(out)
+    use_own_loggers(trainer)
     trainer.add_callback(Progress())
     if recipe.data.watch:
         choice = choose(recipe.data, recipe.data.watch, trainer.args.seed)

@@ -80,6 +80,8 @@ def _spread(found: Sequence[tuple[Store, int]], count: int, seed: int) -> list[t
     queues: dict[str, list[tuple[Store, int]]] = {task: [] for task in TASKS}
     for store, row in sorted(found, key=lambda entry: digest([seed, entry[0].ids[entry[1]]])):
         queues[store.facts(row).task].append((store, row))
+    for queue in filter(None, queues.values()):  # of each task first one where there is something to find
+        queue.insert(0, queue.pop(next((place for place, (store, row) in enumerate(queue) if store.facts(row).regions), 0)))
     chosen: list[tuple[Store, int]] = []
     shown: set[str] = set()
     while len(chosen) < count and any(queues.values()):

@@ -69,14 +69,14 @@ class Watched:
         for index in order.order:
             number, image = order.numbers[index], sample.images[index]
             mine = number if index == order.index_of(number) else 0  # further views of an acquisition stay free to look at
-            true = [replace(region, label="") for region in true_regions(sample) if region.image == mine]
-            named = [replace(region, label="") for region in asked if region.image == mine]
-            painted = [region for region in true if isinstance(region.geometry, Mask)]
-            shown = draw_regions(image.rgb(), painted, palette=[REFERENCE] * len(painted), tags=False)
+            fixed = [(replace(region, label=""), colour) for regions, colour in ((asked, ASKED_COLOUR), (true_regions(sample), REFERENCE))
+                     for region in regions if region.image == mine]
+            painted = [(region, colour) for region, colour in fixed if isinstance(region.geometry, Mask)]
+            shown = draw_regions(image.rgb(), [region for region, _ in painted], palette=[colour for _, colour in painted], tags=False)
             shown.thumbnail((_MAX_SIDE, _MAX_SIDE))
             size = image.width, image.height
             figures.append((mine, size, f'<img alt="{escape(caption(number, image))}" src="{data_url(shown)}">'
-                            + outlines(size, [*named, *true], [ASKED_COLOUR] * len(named) + [REFERENCE] * len(true))))
+                            + outlines(size, [region for region, _ in fixed], [colour for _, colour in fixed])))
         return figures
 
     @cached_property
@@ -194,12 +194,13 @@ def _section(number: int, watched: Watched, answers: Sequence[Answered]) -> str:
     picks = "".join(f'<input class="pick p{i}" type="radio" name="s{number}" id="s{number}a{i}"{" checked" * (i == last)}>'
                     for i in range(len(answers)))
     listed = "".join(_answer(number, i, answers[i]) for i in reversed(range(len(answers)))) or '<label class="soft">none yet</label>'
-    marks = "".join(f'<span><span class="chip" style="background:rgb{colour}"></span>{words}</span>' for colour, words in (
-        (REFERENCE, "reference"), (ANSWERED, "answer, dashed")))
-    has_regions = bool(true_regions(watched.sample)) or any(answer.regions for answer in answers)
+    marks = "".join(f'<span><span class="chip" style="background:rgb{colour};border:1px solid var(--line)"></span>{words}</span>'
+                    for colour, words, seen in (
+                        (ASKED_COLOUR, "asked for", request_of(watched.sample, watched.sample.images, 1).regions),
+                        (REFERENCE, "reference", true_regions(watched.sample)),
+                        (ANSWERED, "answer, dashed", any(answer.regions for answer in answers))) if seen)
     return (f'<section>{picks}<h2>{escape(watched.sample.task.replace("_", " "))} <span class="soft">{escape(watched.sample.id)}</span></h2>'
-            f'<p>{escape(watched.question)}</p>' + (f'<div class="legend">{marks}</div>' if has_regions else "")
-            + f'<div class="pictures">{_pictures(watched, answers)}</div><div class="pair">'
+            f'<p>{escape(watched.question)}</p><div class="legend">{marks}</div><div class="pictures">{_pictures(watched, answers)}</div><div class="pair">'
             f'<div class="reference"><h3>Reference</h3><div class="say">{escape(watched.reference)}</div>{_others(watched)}</div>'
             f'<div class="answers"><h3>Answers, the newest first</h3><div class="list">{listed}</div></div></div></section>')
 
@@ -208,7 +209,7 @@ def _others(watched: Watched) -> str:
     """Further right answers, where a sample has any."""
     texts = [text for text in watched.sample.meta.get("references", ()) if text != watched.reference]
     items = "".join(f'<div class="say">{escape(str(text))}</div>' for text in texts)
-    return f'<details><summary class="soft">{len(texts)} other right answers</summary>{items}</details>' if texts else ""
+    return f'<details><summary class="soft">{len(texts)} other right answer{"s" * (len(texts) > 1)}</summary>{items}</details>' if texts else ""
 
 
 def _pictures(watched: Watched, answers: Sequence[Answered]) -> str:

@@ -163,6 +163,8 @@ def outlines(size: tuple[int, int], regions: Sequence[Region], palette: Sequence
             rings = [ring for part in shapely.get_parts(to_shape(region.geometry)) for ring in (part.exterior, *part.interiors)]
             path = "".join("M" + " ".join(f"{x:g},{y:g}" for x, y in ring.coords) for ring in rings)
             items += [f'<path d="{path}" stroke="#000" stroke-width="4"/>', f'<path d="{path}" stroke="{paint}" stroke-width="2"/>']
+        if not region.label:
+            continue
         above, below = box.y1 - text_size / 3, box.y2 + text_size
         y = above if box.y1 > 1.3 * text_size else below if below < height else box.y1 + text_size
         items.append(f'<text x="{box.x1:g}" y="{y:g}" fill="{paint}">{escape(_short(region.label))}</text>')
