@@ -14,9 +14,15 @@ import numpy as np
 from geotempo.data_builders.sample import Sample
 from geotempo.eval.metrics.bleu import FloatArray, bleu_from_sums, bleu_statistics
 from geotempo.eval.metrics.bootstrap import ratio_from_sums
-from geotempo.eval.metrics.boxes import Detection, box_counts, f1_from_sums
+from geotempo.eval.metrics.boxes import Detection, f1_from_sums
+from geotempo.eval.metrics.boxes import statistics as box_statistics
+from geotempo.eval.metrics.caption import says_no_change
 from geotempo.eval.metrics.ciderd import cider_d
-from geotempo.eval.metrics.masks import mask_counts, overall_iou, sample_iou
+from geotempo.eval.metrics.masks import THRESHOLDS, mask_counts, overall_iou, sample_iou
+from geotempo.eval.metrics.meteor import meteor_from_sums, meteor_statistics
+from geotempo.eval.metrics.meteor_jar import jar_statistics
+from geotempo.eval.metrics.rouge import rouge_l
+from geotempo.eval.metrics.temporal import set_f1
 from geotempo.eval.metrics.text import absolute_error, caption_match, normalise_caption, normalise_short, short_match
 from geotempo.eval.reading import (
     Kind,
@@ -103,6 +109,52 @@ def _cider(cases: Sequence[Case]) -> FloatArray:
     return np.stack([scores, np.ones_like(scores)], axis=-1)
 
 
+def _rouge(cases: Sequence[Case]) -> FloatArray:
+    captions, known = _words(cases)
+    scores = np.where([bool(caption) for caption in captions], rouge_l(captions, known), 0.0)
+    return np.stack([scores, np.ones_like(scores)], axis=-1)
+
+
+def _meteor(cases: Sequence[Case]) -> FloatArray:
+    return meteor_statistics(*_words(cases))
+
+
+def _meteor_jar(cases: Sequence[Case]) -> FloatArray:
+    return jar_statistics(*_words(cases))
+
+
+def _star(cases: Sequence[Case]) -> FloatArray:
+    """Rows of everything that S*m is the mean of, beside each other."""
+    return np.concatenate([_bleu(cases), _rouge(cases), _cider(cases), _meteor(cases)], axis=-1)
+
+
+def _star_from_sums(sums: FloatArray) -> FloatArray:
+    """S*m with METEOR-exact-stem from the sums of `_star`."""
+    parts = [bleu_from_sums(sums[..., :10]), ratio_from_sums(sums[..., 10:12]), ratio_from_sums(sums[..., 12:14]),
+             meteor_from_sums(sums[..., 14:])]
+    mean: FloatArray = np.stack(parts).mean(axis=0)
+    return mean
+
+
+def _bleu_up_to(order: int) -> Callable[[FloatArray], FloatArray]:
+    return lambda sums: bleu_from_sums(sums, order)
+
+
+def _is_changed(sample: Sample) -> bool:
+    """Whether a caption tells of a change between several images; by its first reference, in whatever words."""
+    return _has_prose(sample) and len(sample.images) > 1 and not says_no_change(references(sample)[0])
+
+
+def _is_unchanged(sample: Sample) -> bool:
+    return _has_prose(sample) and len(sample.images) > 1 and says_no_change(references(sample)[0])
+
+
+def _set_f1(case: Case) -> float:
+    value, truth = case.reading.value, true_value(case.sample)
+    assert isinstance(truth, frozenset)
+    return set_f1(value, truth) if isinstance(value, frozenset) else 0.0
+
+
 def _accurate(case: Case) -> float:
     value, truth = case.reading.value, true_value(case.sample)
     if value is None:
@@ -124,24 +176,19 @@ def _detections(regions: Sequence[Region]) -> list[Detection]:
 
 
 def _box_statistics(label_aware: bool) -> Callable[[Sequence[Case]], FloatArray]:
-    """True positives, false positives and false negatives of each case.
-
-    An unreadable answer misses every true box; where there is none to miss it counts as one false positive, so that
-    silence is never better than the answer "nothing".
-    """
+    """True positives, false positives and false negatives of each case."""
 
     def statistics(cases: Sequence[Case]) -> FloatArray:
-        rows = []
-        for case in cases:
-            truth, regions = _detections(_truth(case.sample)), case.reading.value
-            if isinstance(regions, tuple):
-                rows.append(box_counts(_detections(_assessable(regions)), truth, BOX_THRESHOLD, label_aware))
-            else:
-                missed = sum(not box.ignore for box in truth)
-                rows.append((0, 0 if missed else 1, missed))
-        return np.array(rows, dtype=np.float64).reshape(-1, 3)
+        said = [_detections(_assessable(case.reading.value)) if isinstance(case.reading.value, tuple) else None for case in cases]
+        return box_statistics(said, [_detections(_truth(case.sample)) for case in cases], BOX_THRESHOLD, label_aware)
 
     return statistics
+
+
+def _mean_box_f1(cases: Sequence[Case]) -> FloatArray:
+    """F1 of each case, 0 for an unreadable answer, and 1."""
+    scores = f1_from_sums(_box_statistics(label_aware=False)(cases))
+    return np.stack([scores, np.ones_like(scores)], axis=-1)
 
 
 def _truth(sample: Sample) -> list[Region]:
@@ -188,6 +235,11 @@ def _iou(empty: float) -> Callable[[Case], float]:
     return lambda case: 0.0 if case.reading.value is None else sample_iou(*case.pixels, empty)
 
 
+def _iou_reaches(threshold: float) -> Callable[[Case], float]:
+    """Whether the IoU of one case, 0 where nothing is there, is `threshold` or more."""
+    return lambda case: float(_iou(0.0)(case) >= threshold)
+
+
 def _has_prose(sample: Sample) -> bool:
     return bool(prose_of(sample))
 
@@ -209,14 +261,24 @@ METRICS: dict[str, Metric] = {
                                   _mean(lambda case: caption_match(_caption(case), references(case.sample))[0])),
     "caption_exact_any": Metric("exact match, any reference", _has_prose,
                                 _mean(lambda case: caption_match(_caption(case), references(case.sample))[1])),
-    "bleu4": Metric("BLEU-4", _has_prose, _bleu, bleu_from_sums),
+    **{f"bleu{n}": Metric(f"BLEU-{n}", _has_prose, _bleu, _bleu_up_to(n)) for n in (1, 2, 3, 4)},
+    "rouge_l": Metric("ROUGE-L", _has_prose, _rouge),
     "cider_d": Metric("CIDEr-D", _has_prose, _cider, frozen=True),
+    "meteor_exact_stem": Metric("METEOR-exact-stem", _has_prose, _meteor, meteor_from_sums),
+    "meteor_1_5": Metric("METEOR-1.5", _has_prose, _meteor_jar, meteor_from_sums),
+    "s_m": Metric("S*m (METEOR-exact-stem)", _has_prose, _star, _star_from_sums, frozen=True),
+    "change_recall": Metric("change recall", _is_changed,
+                            _mean(lambda case: bool(_caption(case)) and not says_no_change(_caption(case)))),
+    "no_change_recall": Metric("no-change recall", _is_unchanged, _mean(lambda case: says_no_change(_caption(case)))),
     "accuracy": Metric("accuracy", _has_short, _mean(_accurate)),
     "images_accuracy": Metric("accuracy, image set", lambda sample: kind_of(sample) is Kind.IMAGES, _mean(_accurate)),
+    "images_set_f1": Metric("set-F1, image set", lambda sample: kind_of(sample) is Kind.IMAGES, _mean(_set_f1)),
     "count_mae": Metric("mean absolute error (objects)", _has_number, _mean(_count_error), scale=1.0),
     "box_f1": Metric("box F1@0.5", _has_regions, _box_statistics(label_aware=False), f1_from_sums),
+    "box_f1_mean": Metric("box F1@0.5, mean over samples (strict)", _has_regions, _mean_box_f1),
     "box_f1_labels": Metric("box F1@0.5, labels agree", _has_regions, _box_statistics(label_aware=True), f1_from_sums),
     "oiou": Metric("oIoU (cumulative)", _has_regions, _pixel_statistics, overall_iou),
     "miou": Metric("mIoU (empty/empty = 0, RMSIN)", _has_regions, _mean(_iou(0.0))),
     "giou": Metric("gIoU (empty/empty = 100, LISA)", _has_regions, _mean(_iou(1.0))),
+    **{f"pr{round(100 * t)}": Metric(f"Pr@{t}", _has_regions, _mean(_iou_reaches(t))) for t in THRESHOLDS},
 }

@@ -1,11 +1,15 @@
-"""Boxes: IoU, greedy one-to-one matching, F1 at an IoU threshold from pooled counts."""
+"""Lists of boxes: IoU, greedy one-to-one matching, precision, recall and F1 at an IoU threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from geotempo.model.errors import InputError
+
+PROTOCOL = "box-greedy-v1"
 FloatArray = npt.NDArray[np.float64]
 Corners = tuple[float, float, float, float]
 
@@ -105,3 +109,61 @@ def f1_from_sums(sums: FloatArray) -> FloatArray:
     every = right + sums[..., 1] + sums[..., 2]
     scores: FloatArray = np.divide(right, every, out=np.ones_like(every), where=every > 0)
     return scores
+
+
+def statistics(predicted: Sequence[Sequence[Detection] | None], truth: Sequence[Sequence[Detection]],
+               threshold: float = 0.5, label_aware: bool = False) -> FloatArray:
+    """True positives, false positives and false negatives of each sample, array (n, 3).
+
+    An unreadable answer misses every true box; where there is none to miss it counts as one false positive, so that
+    silence is never better than the answer "nothing".
+
+    Args:
+        predicted: n lists of boxes, None where the answer is unreadable.
+        truth: n lists of true boxes.
+        threshold: Least IoU of a match, 0-1.
+        label_aware: Also ask for equal labels.
+
+    Raises:
+        InputError: Lengths that differ.
+    """
+    if len(predicted) != len(truth):
+        raise InputError(f"{len(predicted)} answers and {len(truth)} lists of true boxes; there must be one for each answer")
+    rows = np.zeros((len(truth), 3))
+    for row, boxes, known in zip(rows, predicted, truth, strict=True):
+        if boxes is None:
+            missed = sum(not box.ignore for box in known)
+            row[:] = 0, 0 if missed else 1, missed
+        else:
+            row[:] = box_counts(boxes, known, threshold, label_aware)
+    return rows
+
+
+def score(predicted: Sequence[Sequence[Detection] | None], truth: Sequence[Sequence[Detection]],
+          thresholds: Sequence[float] = (0.5,), label_aware: bool = False) -> dict[str, Any]:
+    """Scores times 100, one box matched to at most one other.
+
+    Args:
+        predicted: n lists of boxes, None where the answer is unreadable.
+        truth: n lists of true boxes.
+        thresholds: Least IoUs of a match, 0-1.
+        label_aware: Also ask for equal labels.
+
+    Returns:
+        For each threshold t `precision@t`, `recall@t` and `F1@t` of the pooled counts, and `mean F1@t`, the mean over
+        samples, in which an unreadable answer is 0: the strict one, which no answer raises by becoming unreadable.
+        `unreadable`, `n`, `protocol`.
+
+    Raises:
+        InputError: Lengths that differ.
+    """
+    result: dict[str, Any] = {}
+    for threshold in thresholds:
+        rows = statistics(predicted, truth, threshold, label_aware)
+        hit, extra, missed = rows.sum(axis=0).tolist()
+        result |= {f"precision@{threshold}": 100 * hit / (hit + extra) if hit + extra else 0.0,
+                   f"recall@{threshold}": 100 * hit / (hit + missed) if hit + missed else 0.0,
+                   f"F1@{threshold}": 100 * float(f1_from_sums(rows.sum(axis=0))),
+                   f"mean F1@{threshold}": 100 * float(f1_from_sums(rows).mean()) if len(rows) else 0.0}
+    unreadable = sum(boxes is None for boxes in predicted)
+    return {**result, "unreadable": unreadable, "n": len(truth), "protocol": PROTOCOL + (" labels" if label_aware else "")}

@@ -42,7 +42,7 @@ def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Flo
     for n, grams in enumerate(corpus.grams(), start=1):
         similar += _similarity(grams, _tf_idf(grams, corpus), said, known)
         if n == 2:  # the official code takes the number of bigrams for the length
-            length = np.bincount(grams.sentence, grams.count, minlength=len(length))
+            length = np.bincount(grams.sentence, grams.count, minlength=len(length)).astype(np.float64)
     similar *= np.exp(-((length[said] - length[known]) ** 2) / (2 * SIGMA**2)) / ORDER
     total = np.bincount(corpus.owner, similar[which.reshape(-1)], minlength=len(captions))
     scores: FloatArray = SCALE * total / np.bincount(corpus.owner, minlength=len(captions))
