@@ -12,7 +12,7 @@ JOBS ?= 2
 .DELETE_ON_ERROR:
 
 # The stamps name what was installed: `demo` needs the base and [geo] (about 400 MB with CPU torch), `test` all extras
-# that run without a GPU (about 700 MB).
+# that run without a GPU (about 800 MB).
 $(VENV)/.base: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || ( \
@@ -22,7 +22,7 @@ $(VENV)/.base: pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(BIN)/pip install -q -e '.[train,serve,geo,eval,teochat,dev]'
+	$(BIN)/pip install -q -e '.[train,qlora,serve,geo,eval,teochat,dev]'
 	touch $@
 
 demo: $(VENV)/.base

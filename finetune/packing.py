@@ -2,8 +2,9 @@
 
 A pack holds `position_ids` that start anew with every sample and no `attention_mask`; transformers builds the
 block-diagonal causal mask from the restarts, and flash-attn takes its sequence bounds from them. An attention mask, also
-one that is all ones, would switch that off and let samples see one another, so none is ever passed. A test holds the
-logits of packs and of single samples equal for every base.
+one that is all ones, would switch that off and let samples see one another, and so would a cache of keys and values
+(`use_cache`, which models switch on by themselves): none is ever passed. A test holds the logits of packs and of single
+samples equal for every base.
 
 The plan is a pure function of lengths and seed, so a resumed run packs what an undisturbed one packs. It is made once for
 all epochs (the number of packs, and with it the learning-rate schedule, stays the same); in each epoch, samples of equal

@@ -1,10 +1,19 @@
-"""`--no-skips`: for runs that must not pass by leaving tests out."""
+"""`--no-skips`: for runs that must not pass by leaving tests out; `--slow`: with tests that CI runs only."""
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
+    parser.addoption("--slow", action="store_true", help="also run what takes long: killed runs, several processes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("slow"):
+        return
+    left = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.hookimpl(trylast=True)

@@ -78,7 +78,8 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [name if name in ("plain", "nf4, packed") else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in KINDS])
 def test_resuming_after_a_kill_repeats_the_undisturbed_losses(recipe: dict, base: Path, tmp_path: Path, kind: str) -> None:
     recipe["train"] |= {"max_steps": 10, "save_steps": 3, "save_total_limit": None}
     recipe["data"] |= {"augment": {"brightness": 0.2, "jpeg": [50, 90]}} | KINDS[kind].get("data", {})
