@@ -1,11 +1,13 @@
 """`geotempo eval` and `geotempo score`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geotempo.model.errors import InputError
+from geotempo.model.files import write_text
 
 if TYPE_CHECKING:
     from geotempo.data_builders.store import Store
@@ -52,15 +54,45 @@ def evaluate(
 
 
 def score(
-    run: Annotated[Path, typer.Argument(help="Folder of a run made by `geotempo eval`.")],
+    run: Annotated[Path | None, typer.Argument(help="Folder of a run made by `geotempo eval`.")] = None,
     data: Annotated[Path | None, typer.Option(help="Its store, where that has moved.")] = None,
     against: Annotated[Path | None, typer.Option(help="Unperturbed run to compare a control with.")] = None,
+    predictions: Annotated[Path | None, typer.Option(
+        help="Instead of a run: lines of {id, prediction, references} by any model; needs --task.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of --predictions, such as levir_cc.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Another protocol for --predictions than the task's own.")] = None,
+    meteor: Annotated[str, typer.Option(help="For captions: exact-stem, or 1.5 (needs Java and pycocoevalcap).")] = "exact-stem",
+    vocabulary: Annotated[Path | None, typer.Option(help="Word map (JSON) for the protocols words_unk and levircc_ids.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the result of --predictions as JSON.")] = None,
 ) -> None:
-    """Score the predictions of a run again; needs no model."""
-    from geotempo.eval.report import table
-    from geotempo.eval.score import score_run
+    """Score a run again, or the predictions of any other model; needs no model."""
+    if (run is None) == (predictions is None):
+        raise InputError("give either the folder of a run, or --predictions FILE.jsonl with --task")
+    if run is not None:
+        from geotempo.eval.report import table
+        from geotempo.eval.score import score_run
 
-    typer.echo(table(score_run(run, data, against)))
+        typer.echo(table(score_run(run, data, against)))
+        return
+    from geotempo.eval.metrics import lines
+
+    if predictions is None or task is None:
+        raise InputError(f"--predictions needs --task; allowed: {', '.join(lines.TASKS)}")
+    words = _word_map(vocabulary) if vocabulary else None
+    scored = lines.score_lines(predictions, task, protocol, meteor=meteor, vocabulary=words)
+    if out is not None:
+        write_text(out, json.dumps(scored, indent=1) + "\n")
+    typer.echo(lines.table(scored))
+
+
+def _word_map(path: Path) -> dict[str, int]:
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the vocabulary {path}: {error}") from None
+    if not isinstance(words, dict) or not all(type(number) is int for number in words.values()):
+        raise InputError(f"the vocabulary {path} must be one JSON object of words to numbers")
+    return words
 
 
 def _model(model: str) -> "Answerer":
