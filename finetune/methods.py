@@ -136,9 +136,10 @@ def add_lora(model: PreTrainedModel, section: LoraSection, blocks: int = 0) -> A
         raise MissingExtraError("peft", "train", "LoRA training") from None
     base = base_of(model.config, str(model.config.name_or_path))
     full = ([base.projector] if section.projector else []) + (vision_blocks(model, blocks) if blocks else [])
+    full += embeddings(model) if section.embeddings else []
     config = LoraConfig(r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout, use_rslora=section.rslora,
                         use_dora=section.dora, target_modules=lora_modules(base, tuple(section.targets)), task_type="CAUSAL_LM",
-                        modules_to_save=full or None)
+                        modules_to_save=full or None, ensure_weight_tying=section.embeddings and tied(model))
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
@@ -147,6 +148,17 @@ def add_lora(model: PreTrainedModel, section: LoraSection, blocks: int = 0) -> A
     for parameter in trained(wrapped):
         parameter.data = parameter.data.float()
     return wrapped
+
+
+def tied(model: PreTrainedModel) -> bool:
+    """Whether the output layer's weights are the token embeddings."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight  # type: ignore[no-any-return]
+
+
+def embeddings(model: PreTrainedModel) -> list[str]:
+    """Names of the token embeddings and, where it is not tied to them, of the output layer."""
+    wanted = [model.get_input_embeddings()] + ([] if tied(model) else [model.get_output_embeddings()])
+    return [name for name, module in model.named_modules() if any(module is one for one in wanted)]
 
 
 def trained(model: nn.Module) -> Iterable[nn.Parameter]:

@@ -47,6 +47,7 @@ def method_section(recipe: Recipe, record: Mapping[str, Any]) -> list[str]:
         where = f"{', '.join(lora.targets)} of the language model"
         rows += [("adapters", f"{' with '.join(kinds)}, rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, on {where}")]
         rows += [("projector", "trained in full")] if lora.projector else []
+        rows += [("token embeddings", "trained in full")] if lora.embeddings else []
     else:
         rows += [("weights", "trained in full" + (f", except {', '.join(model.freeze)}" if model.freeze else ""))]
     rows += [("base in memory", f"{model.quantize} (QLoRA)")] if model.quantize else []

@@ -199,6 +199,8 @@ class LoraSection:
         targets: Names of linear layers inside the LLM.
         projector: Train the projector in full beside the adapters, as TEOChat did. No engine serves a projector from an
             adapter, so the result is the merged checkpoint only.
+        embeddings: Train the token embeddings, and the output layer where it has weights of its own, in full beside the adapters:
+            for bases whose vocabulary holds tokens that they never met. The result is the merged checkpoint only.
         rslora: Scale by alpha / sqrt(r) (Kalajdzievski, arXiv 2312.03732), for ranks of 64 and more.
         dora: Learn magnitude and direction apart (Liu et al., arXiv 2402.09353). vLLM serves it merged only.
     """
@@ -208,6 +210,7 @@ class LoraSection:
     dropout: float = 0.05
     targets: tuple[str, ...] = LORA_TARGETS
     projector: bool = False
+    embeddings: bool = False
     rslora: bool = False
     dora: bool = False
 

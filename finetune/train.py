@@ -161,7 +161,7 @@ def finish(recipe: Recipe, found: Leaks, trained: Any, processor: ProcessorMixin
     """
     model, dtype = trained, getattr(torch, recipe.model.save_dtype)
     if recipe.lora:
-        servable = not recipe.lora.projector and not recipe.model.vision_blocks
+        servable = not (recipe.lora.projector or recipe.lora.embeddings or recipe.model.vision_blocks)
         if servable or recipe.model.quantize:
             trained.save_pretrained(out / "adapter")
             processor.save_pretrained(out / "adapter")

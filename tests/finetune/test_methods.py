@@ -1,5 +1,6 @@
 """What is trained is what the recipe says; how it runs is chosen by what there is."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from geotempo.finetune import methods
 from geotempo.finetune.recipe import LoraSection, ModelSection, parse_recipe
 from geotempo.finetune.train import train, training_arguments
 from geotempo.model.bases import BASES, module_of
-from geotempo.model.checkpoints import load_checkpoint
+from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.errors import ConfigError, ModelError
 from tests.finetune.test_bases import FAMILIES
 from tests.finetune.test_train import history, losses
@@ -87,6 +88,30 @@ def test_vision_blocks_learn_beside_adapters_at_their_own_rate(recipe: dict, bas
     assert all(".layers.1." in name for name in blocks)
     assert max(blocks.values()) == pytest.approx(1e-4, rel=0.01)  # Adam's first step is the rate
     assert not (tuned.parent / "adapter").exists()  # no engine would serve the blocks from it
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_learn_beside_adapters_and_stay_tied(recipe: dict, base: Path, tmp_path: Path, tied: bool) -> None:
+    model, processor = load_checkpoint(base)
+    if not tied:
+        model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    save_checkpoint(model, processor, tmp_path / "start")
+    recipe["model"] = {"base": str(tmp_path / "start")}
+    recipe["lora"] = {"r": 4, "embeddings": True}
+    recipe["train"] |= {"max_steps": 4, "save_steps": 2, "output_dir": str(tmp_path / "run")}
+    final = train(parse_recipe(recipe))
+    after, _ = load_checkpoint(final)
+    for part in ("get_input_embeddings", "get_output_embeddings"):
+        assert not torch.equal(getattr(after, part)().weight, getattr(model, part)().weight)
+    assert (after.get_output_embeddings().weight is after.get_input_embeddings().weight) == tied
+    assert not (final.parent / "adapter").exists()  # vLLM would leave the embeddings out
+    whole = losses(final.parent)
+    (final.parent / "checkpoint-4").rename(tmp_path / "gone")
+    shutil.rmtree(final)
+    resumed = load_checkpoint(train(parse_recipe(recipe)))[0]
+    assert losses(final.parent) == pytest.approx(whole, abs=1e-5)
+    assert torch.allclose(resumed.get_input_embeddings().weight, after.get_input_embeddings().weight, atol=1e-5)
 
 
 def test_adapters_scale_as_the_recipe_says(base: Path) -> None:
