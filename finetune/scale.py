@@ -97,6 +97,11 @@ def sharding_of(args: TrainingArguments) -> str:
     return "fsdp2"
 
 
+def _state_dict_type(args: TrainingArguments) -> str:
+    given = args.fsdp_plugin_args or {"state_dict_type": os.environ.get("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")}
+    return str(given["state_dict_type"])
+
+
 def start(args: TrainingArguments, quantize: str | None) -> None:
     """Make what was asked for happen, also without a GPU; collective, before a model is read.
 
@@ -116,6 +121,9 @@ def start(args: TrainingArguments, quantize: str | None) -> None:
                           "train.deepspeed: zero2 or no sharding (a 4-bit model is small), or leave model.quantize out")
     if kind == "none":
         return
+    if kind == "fsdp2" and _state_dict_type(args) != "SHARDED_STATE_DICT":
+        raise ConfigError(f"FSDP's state_dict_type is {_state_dict_type(args)!r}; set SHARDED_STATE_DICT, which resumes on any number of "
+                          "processes (the final model is written in one piece all the same)")
     on_cpu = args.device.type == "cpu"
     if on_cpu:
         os.environ.pop("ACCELERATE_USE_CPU", None)  # read again by the Accelerator, which would then split nothing
@@ -243,20 +251,19 @@ def seal(checkpoint: Path, args: TrainingArguments) -> None:
         write_text(checkpoint / PROCESSES, json.dumps(facts) + "\n")
 
 
-def prepare_resume(trainer: Any, checkpoint: Path, *, lora: bool) -> None:
+def prepare_resume(trainer: Any, checkpoint: Path) -> None:
     """Let a run go on from a checkpoint that other processes may have written; collective, before `trainer.train`.
 
     The same number of processes needs nothing. Another number: DDP and FSDP2 (`torch.distributed.checkpoint`) split anew while
     they read; ZeRO's optimizer states are turned into a universal checkpoint (Lian et al., arXiv 2406.18820) beside the old ones.
+    That of a LoRA run holds the adapters only, which is enough: the frozen weights are read from the base.
 
     Args:
         trainer: The run's Trainer.
         checkpoint: A sealed checkpoint.
-        lora: Whether only adapters are trained.
 
     Raises:
-        ConfigError: The checkpoint was written with another sharding, with more or fewer samples per step, or holds what
-            cannot be split anew.
+        ConfigError: The checkpoint was written with another sharding, or with more or fewer samples per step.
         ModelError: DeepSpeed cannot convert it.
     """
     args, facts = trainer.args, json.loads((checkpoint / PROCESSES).read_text(encoding="utf-8"))
@@ -272,16 +279,10 @@ def prepare_resume(trainer: Any, checkpoint: Path, *, lora: bool) -> None:
             f"see other samples; change train.gradient_accumulation_steps or train.per_device_train_batch_size, {anew}")
     if facts["processes"] == args.world_size or not kind.startswith("zero"):
         return
-    if lora:
-        raise ConfigError(f"{str(checkpoint)!r} was written by {facts['processes']} processes, this run has {args.world_size}; {NO_UNIVERSAL_LORA} "
-                          f"Use {facts['processes']} processes, {anew}")
     if args.process_index == 0:
         to_universal(checkpoint)
     wait()
     trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config.setdefault("checkpoint", {})["load_universal"] = True
-
-
-NO_UNIVERSAL_LORA = ("DeepSpeed leaves frozen weights out of a LoRA checkpoint, and its universal checkpoint needs all of them.")
 
 
 def to_universal(checkpoint: Path) -> None:
@@ -307,6 +308,39 @@ def to_universal(checkpoint: Path) -> None:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(f"DeepSpeed cannot convert {str(checkpoint)!r} for another number of processes: {said}; use as many "
                          "processes as have written it, or start anew with --restart")
+
+
+def load_fsdp2_optimizer(trainer: Any, checkpoint: Path) -> None:
+    """Load FSDP2's optimizer states and the schedule, on any number of processes; collective.
+
+    accelerate 1.15 asks for a state of every parameter, but a parameter that gets no gradient (LLaVA's vision tower ends in a norm
+    that nobody reads) has none. Such states are left at zero; a parameter with a part of its states missing is an error.
+
+    Args:
+        trainer: The run's Trainer, its model split.
+        checkpoint: Written by FSDP2 as `SHARDED_STATE_DICT`.
+
+    Raises:
+        ModelError: The checkpoint lacks a part of a parameter's states.
+    """
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    reader = dcp.FileSystemReader(checkpoint / "optimizer_0")
+    state = {"optimizer": get_optimizer_state_dict(trainer.model, trainer.optimizer)}
+    stored = {key.removeprefix("optimizer.state.").rpartition(".")[0] for key in reader.read_metadata().state_dict_metadata
+              if key.startswith("optimizer.state.")}
+    lacking = [name for name in state["optimizer"]["state"] if name not in stored]
+    wanted = {"optimizer": {**state["optimizer"], "state": {name: values for name, values in state["optimizer"]["state"].items()
+                                                            if name not in lacking}}}
+    try:
+        dcp.load(wanted, storage_reader=reader)
+    except (dcp.CheckpointException, RuntimeError) as error:
+        raise ModelError(f"the optimizer's states in {str(checkpoint)!r} do not fit this run: {str(error).splitlines()[-1]}; start anew "
+                         "with --restart") from None
+    state["optimizer"].update({**wanted["optimizer"], "state": state["optimizer"]["state"] | wanted["optimizer"]["state"]})
+    set_optimizer_state_dict(trainer.model, trainer.optimizer, state["optimizer"])
+    trainer.lr_scheduler.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
 
 
 # --- batches without images --------------------------------------------------------------------------------------------------

@@ -1,18 +1,15 @@
 """Training from a recipe, read top to bottom: model, data, adapter, Trainer, final checkpoint."""
 
 import dataclasses
-import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments, set_seed
 from transformers.utils import logging
 
-from geotempo import __version__
 from geotempo.data_builders.leaks import Leaks
 from geotempo.data_builders.render import store_texts
 from geotempo.finetune import scale
@@ -24,15 +21,15 @@ from geotempo.finetune.loggers import check_loggers
 from geotempo.finetune.methods import add_lora, choose_attention, choose_dtype, freeze, liger_default, quantization
 from geotempo.finetune.observe import observe
 from geotempo.finetune.packing import PackedDataset, positions_for
-from geotempo.finetune.provenance import examine, licence_of, write_model_card
+from geotempo.finetune.provenance import examine, write_model_card
 from geotempo.finetune.recipe import Recipe, check_keys
+from geotempo.finetune.record import Recorder, copy_record, forget_checkpoints, record, refuse_changes, told, write_record
 from geotempo.finetune.scale import needs_stand_in, stand_in
 from geotempo.finetune.trainer import GeoTempoTrainer, last_checkpoint
 from geotempo.model.bases import base_of, convention_of
 from geotempo.model.checkpoints import load_checkpoint, load_processor, save_checkpoint
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ConfigError
-from geotempo.model.files import write_text
 
 # Ours where TrainingArguments' own default would surprise: the batch is built by our collator, runs are reproducible.
 _DEFAULTS: dict[str, Any] = {"remove_unused_columns": False, "report_to": "tensorboard", "seed": 0, "logging_steps": 10,
@@ -81,12 +78,19 @@ def _train(recipe: Recipe, restart: bool) -> Path:
         learning_rates=recipe.model.learning_rates, lengths=data.lengths,
     )
     observe(trainer, recipe, processor)
-    out = Path(args.output_dir)
-    if args.process_index == 0:
-        _record(recipe, data.mixture, trained, found, out)
+    out, facts = Path(args.output_dir), record(recipe, args, data.mixture, trained, found)
     resume = scale.agreed(None if restart else last_checkpoint(out))
     if resume:
-        scale.prepare_resume(trainer, resume, lora=recipe.lora is not None)
+        for line in told(refuse_changes(facts, resume)):
+            print(line)
+        scale.prepare_resume(trainer, resume)
+    if args.process_index == 0:
+        if restart:
+            forget_checkpoints(out)
+        write_record(facts, out)
+    trainer.add_callback(Recorder(facts))
+    print(f"training on {facts['samples']:,} samples of {', '.join(recipe.data.stores)}, "
+          f"{facts['trainable_parameters'] / 1e6:.2f} M trainable parameters")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     weights = scale.gather_weights(trainer.model, args)
     if weights is not None:  # the first process
@@ -166,6 +170,7 @@ def finish(recipe: Recipe, found: Leaks, trained: Any, processor: ProcessorMixin
             trained.save_pretrained(out / "adapter")
             processor.save_pretrained(out / "adapter")
             write_model_card(out / "adapter", recipe, found)
+            copy_record(out, out / "adapter")
         if recipe.model.quantize:  # never into the quantised weights: their rounding would stay in the model
             merge_adapter(out / "adapter", out / "final", base=recipe.model.base)
             write_model_card(out / "final", recipe, found)
@@ -173,6 +178,7 @@ def finish(recipe: Recipe, found: Leaks, trained: Any, processor: ProcessorMixin
         model = trained.merge_and_unload()
     save_checkpoint(model, processor, out / "final", dtype)
     write_model_card(out / "final", recipe, found)
+    copy_record(out, out / "final")
     return out / "final"
 
 
@@ -225,24 +231,3 @@ def _load(recipe: Recipe, args: TrainingArguments) -> tuple[PreTrainedModel, Pro
     compute = torch.bfloat16 if args.bf16 else dtype
     print(f"quantised: {section.quantize} by bitsandbytes, computes in {str(compute).removeprefix('torch.')}")
     return load_checkpoint(section.base, dtype, section.max_pixels, quantization(section.quantize, base, compute))
-
-
-def _record(recipe: Recipe, dataset: Mixture, model: PreTrainedModel, found: Leaks, out: Path) -> None:
-    """Write the resolved recipe, versions, data hashes, licence and leaks beside the checkpoints."""
-    packages = ("torch", "transformers", "peft", "accelerate", "datasets")
-    trainable = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)  # ZeRO-3 splits them
-    record = {
-        "recipe": recipe.to_dict(), "samples": len(dataset), "data": dataset.fingerprint, "trainable_parameters": trainable,
-        "licence": licence_of(found).text, "leaks": {"evaluation": found.evaluation, **found.touched, "not_looked_at": found.not_looked_at},
-        "versions": {"geotempo": __version__} | {name: importlib.metadata.version(name) for name in packages},
-    }
-    write_text(out / "recipe.yaml", yaml.safe_dump(_plain(record), sort_keys=False))
-    print(f"training on {len(dataset)} samples of {', '.join(recipe.data.stores)}, {trainable / 1e6:.2f} M trainable parameters")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from geotempo.finetune.progress import Throughput
-from geotempo.finetune.scale import PROCESSES, seal
+from geotempo.finetune.scale import PROCESSES, load_fsdp2_optimizer, seal
 from geotempo.model.bases import module_of
 
 
@@ -137,6 +137,13 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
             return
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(saved.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both for resuming."""
+        if checkpoint is not None and self.is_fsdp_enabled:
+            load_fsdp2_optimizer(self, Path(checkpoint))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, and say at the very end how many processes wrote it."""
