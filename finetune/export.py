@@ -150,7 +150,9 @@ def export_vllm(folders: Sequence[Path], out: Path | None = None, *, base: str |
     exported = tuple(_write(one, out) for one in read)
     if "--chat-template" in options:
         options[options.index("--chat-template") + 1] = str((exported[0].folder / "chat_template.jinja").resolve())
-    return Serving(read[0].base, exported, tuple(options), tuple(reasons))
+    if options or not reasons:
+        return Serving(read[0].base, exported, tuple(options), tuple(reasons))
+    return Serving(str(_dressed(read[0], out)), exported, (), tuple(reasons))
 
 
 def problems(adapter: Adapter, fitted: Fitted, base: str) -> list[str]:
@@ -245,6 +247,9 @@ def _read(folder: Path, name: str, base: str | None) -> _Read:
 def _settings(read: Sequence[_Read]) -> tuple[list[str], list[str]]:
     """Options that make the server treat prompts and pictures as the training did, and why.
 
+    Returns:
+        Both empty where the base does so by itself; reasons without options where no option can say it (`_dressed`).
+
     Raises:
         InputError: The adapters were trained with different templates or processors, or with tokens that the base lacks.
     """
@@ -268,9 +273,34 @@ def _settings(read: Sequence[_Read]) -> tuple[list[str], list[str]]:
     if other:
         options += ["--mm-processor-kwargs", json.dumps(other)]
         reasons.append(f"the base's own image processor has another {', '.join(other)} than the training's")
-    if "image_grid_pinpoints" in other:
-        options += ["--hf-overrides", json.dumps({"image_grid_pinpoints": other["image_grid_pinpoints"]})]
-    return options, reasons
+    return ([] if "image_grid_pinpoints" in other else options), reasons
+
+
+def _dressed(one: _Read, out: Path | None) -> Path:
+    """The base with links to its weights, and the training's config and processor.
+
+    No option of vLLM 0.32 carries a choice of tiles: `--mm-processor-kwargs` wants values it can hash, and lists of lists are none.
+
+    Raises:
+        InputError: The base is no folder, so that there is nothing to link to.
+    """
+    source = Path(one.base)
+    target = out / "base" if out is not None else one.adapter.folder.with_name(f"{one.adapter.folder.name}-base")
+    if not source.is_dir():
+        raise InputError(f"{str(one.adapter.folder)!r} was trained with a choice of tiles that vLLM cannot be told by an option, and a base "
+                         f"folder cannot be made of {one.base!r}; download it and give the folder with --base, or merge the adapter")
+    if target.exists() and not (target / "config.json").is_file():
+        raise InputError(f"{str(target)!r} exists and is no checkpoint; name another folder with --out")
+
+    def fill(folder: Path) -> None:
+        one.config.save_pretrained(folder)
+        one.processor.save_pretrained(folder)
+        for file in source.iterdir():
+            if file.is_file() and not (folder / file.name).exists():
+                (folder / file.name).symlink_to(file.resolve())
+
+    write_folder(target, fill)
+    return target
 
 
 def _picture(processor: ProcessorMixin) -> dict[str, Any]:

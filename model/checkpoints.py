@@ -71,7 +71,7 @@ def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
     aside.mkdir()
     fill(aside)
     for file in aside.rglob("*"):
-        if file.is_file():
+        if file.is_file() and not file.is_symlink():
             file.chmod(0o644)  # safetensors makes its files readable by their owner only
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
