@@ -212,8 +212,10 @@ def parse_images(text: str, count: int) -> tuple[int, ...] | None:
         return None
     numbers: set[int] = set()
     for group in groups:
-        for part in re.split(r",|and|&", group):
+        for part in filter(str.strip, re.split(r",|and|&", group, flags=re.IGNORECASE)):
             first, _, last = part.replace("–", "-").partition("-")
+            if "-" in last:  # a date, or a chain of ranges
+                return None
             low, high = int(first or 0), int(last or first or 0)
             if not 1 <= low <= high <= count:
                 return None

@@ -434,6 +434,7 @@ def test_image_lists_come_back(numbers):
     ("It was finished in Image 4.", (4,)), ("Image 2, view NIR", (2,)), ("No image", ()), ("None of the images.", ()),
     ("Image 9", None), ("Image 0", None), ("not in Image 3", None), ("Image 2 to Image 4", None), ("", None),
     ("the second one", None), ("Image 4.5", None), ("Images 4-2", None), ("Image 99999999999999", None),
+    ("2019-02-31", None), ("Images 1-2-3", None), ("IMAGES 1 AND 2", (1, 2)), ("images 1, 2, and 3", (1, 2, 3)),
 ])
 def test_parse_images(text, expected):
     assert answer.parse_images(text, 8) == expected
