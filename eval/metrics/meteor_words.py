@@ -62,7 +62,7 @@ def normalise(line: str) -> tuple[str, ...]:
     for pattern, replacement in _RULES[1:]:
         line = pattern.sub(replacement, line)
     words = line.split()
-    followed = zip(words, [*words[1:], ""], strict=True)
+    followed = zip(words, [*words[1:], ""], strict=False)
     line = " ".join(_without_dot(word, following) if len(word) > 1 and word.endswith(".") else word
                     for word, following in followed)
     return tuple(line.replace("\0", ".").lower().split())
