@@ -11,7 +11,7 @@ are read where the recipe names a base, nothing is trained and no checkpoint is 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,7 @@ def _restarts(batch: Batch) -> Iterator[tuple[int, int]]:
     """(start, end) of each sample of a packed row, told by the restarts of its positions."""
     counted = batch["position_ids"].reshape(-1, batch["input_ids"].shape[1])[0]  # of Qwen-VL's four, the first counts tokens
     starts = [*torch.nonzero(counted == 0).flatten().tolist(), len(counted)]
-    return zip(starts[:-1], starts[1:], strict=True)
+    return pairwise(starts)
 
 
 def _shown(sample: Features, batch: Batch, row: int, start: int, end: int, processor: ProcessorMixin) -> Shown:

@@ -23,7 +23,15 @@ from geotempo.finetune.observe import observe
 from geotempo.finetune.packing import PackedDataset, positions_for
 from geotempo.finetune.provenance import examine, write_model_card
 from geotempo.finetune.recipe import Recipe, check_keys
-from geotempo.finetune.record import Recorder, copy_record, forget_checkpoints, record, refuse_changes, told, write_record
+from geotempo.finetune.record import (
+    Recorder,
+    copy_record,
+    forget_checkpoints,
+    record,
+    refuse_changes,
+    told,
+    write_record,
+)
 from geotempo.finetune.scale import needs_stand_in, stand_in
 from geotempo.finetune.trainer import GeoTempoTrainer, last_checkpoint
 from geotempo.model.bases import base_of, convention_of
