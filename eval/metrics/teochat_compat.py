@@ -15,6 +15,7 @@ For numbers that compare with TEOChat's tables. What the official code does, and
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,15 @@ def fill(polygons: Iterable[Sequence[tuple[float, float]]]) -> ByteArray:
 
 def polygon_mask(wkt: str | Sequence[str]) -> ByteArray:
     """The exteriors of one or several WKT polygons as a mask."""
-    shapes = [wkt] if isinstance(wkt, str) else list(wkt)
-    return fill([tuple(shape.exterior.coords) for shape in shapely.from_wkt(shapes)])
+    return _filled((wkt,) if isinstance(wkt, str) else tuple(wkt))
+
+
+@lru_cache(maxsize=256)
+def _filled(shapes: tuple[str, ...]) -> ByteArray:
+    """Read-only; the two modes and several questions ask for the same polygons one after the other."""
+    mask = fill([tuple(shape.exterior.coords) for shape in shapely.from_wkt(shapes)])
+    mask.flags.writeable = False
+    return mask
 
 
 def box_rings(response: str) -> list[list[tuple[float, float]]]:

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -202,11 +203,17 @@ def through_parsers(said: str) -> None:
         counting.read_count(said, protocol)
 
 
+@cache
+def unchanged(name: str, original: str, pick: int) -> tuple[np.ndarray, bool]:
+    """Statistics of one of the few good answers."""
+    return STRICT[name].rows(original, pick)
+
+
 def check_strict(pairs: list[tuple[str, str]], rng: random.Random) -> None:
     """Every strict score over a batch: in range, and not raised by an answer that became unreadable."""
-    picks = [rng.randrange(1000) for _ in pairs]
+    picks = [rng.randrange(12) for _ in pairs]
     for name, strict in STRICT.items():
-        before = [strict.rows(original, pick) for (original, _), pick in zip(pairs, picks, strict=True)]
+        before = [unchanged(name, original, pick) for (original, _), pick in zip(pairs, picks, strict=True)]
         after = [strict.rows(changed, pick) for (_, changed), pick in zip(pairs, picks, strict=True)]
         total = np.sum([row for row, _ in before], axis=0)
         score = float(strict.aggregate(total))
@@ -252,8 +259,8 @@ def check_other_protocols(pairs: list[tuple[str, str]], rng: random.Random) -> N
         scores = vqa.score(said, ["yes"] * len(said), ["change_or_not"] * len(said), protocol)
         assert 0 <= scores["OA"] <= 100 and 0 <= scores["AA"] <= 100
     assert 0 <= temporal.score(said, ["Image 1"] * len(said), protocol="teochat")["accuracy"] <= 100
-    for start in range(0, len(said), 5):
-        check_teochat(said[start : start + 5])
+    for start in range(0, len(said), 10):
+        check_teochat(said[start : start + 10])
 
 
 def check_teochat(said: list[str]) -> None:
