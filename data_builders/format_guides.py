@@ -111,7 +111,8 @@ SFTTrainer({trainee.model!r}, SFTConfig("run", max_length=None), data).train()
 
 A row has `images` (decoded by `datasets`), `prompt` and `completion`; only the completion is supervised. A conversation of several
 answers is one row for each of them. Keep `max_length=None`: with a number TRL cuts, and an answer that is cut off has a loss of 0
-and no error. TRL packs no images. `load_dataset` copies the data once into its cache; `streaming=True` does not.
+and no error. Where a chat template ends in a line break behind the end of an answer, as Qwen's do, TRL supervises that too. It packs
+no images. `load_dataset` copies the data once into its cache; `streaming=True` does not.
 """
     return {"trl.yaml": config} | ({"chat_template.jinja": trainee.chat_template} if trainee.chat_template else {}), advice
 
@@ -167,7 +168,8 @@ llamafactory-cli train llamafactory.yaml          # in this folder
 Files are sharegpt with `messages` and `images`; `dataset_info.json` names them. To mix them with data of yours, copy its entries
 into your `dataset_info.json` with `file_name` as a full path, and set `media_dir` to this folder. Only answers are supervised, all
 of a conversation; `train_on_prompt` and `mask_history` stay off. Images above `image_max_pixels` are made smaller, which moves no
-coordinate. `template` must be the one that the base was tuned with.
+coordinate. `template` must be the one that the base was tuned with, and the result has to be asked in its words: for LLaVA and
+Qwen they are LLaMA-Factory's own, system prompt included.
 """
     return {"dataset_info.json": json.dumps(entries, indent=2) + "\n", "llamafactory.yaml": config}, advice
 
@@ -203,7 +205,8 @@ swift sft swift.yaml          # in this folder
 
 From elsewhere, set `ROOT_IMAGE_DIR` to this folder: paths of images are relative to it. Only answers are supervised, all of a
 conversation (`loss_scale: default`). Boxes stand in the texts as they are, not as `<bbox>` with `objects`, which ms-swift would
-write in each model's own way and no longer in GeoTempo's answer grammar.
+write in each model's own way and no longer in GeoTempo's answer grammar. A folder needs `--model_type` and `--template` where its
+name does not tell them; for LLaVA (`llava1_5_hf`) ms-swift adds a line break behind every image.
 """
     return {"swift.yaml": config}, advice
 

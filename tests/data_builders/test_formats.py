@@ -278,14 +278,14 @@ def test_trl_trains_on_it_as_its_configuration_says(store, tmp_path, monkeypatch
         get_peft_config,
     )
 
-    from geotempo.data_builders.format_guides import read_trainee
     from geotempo.finetune.dataset import StoreDataset
     from geotempo.model.checkpoints import load_processor
     from tests.tiny_bases import write
 
-    base = write("llava", tmp_path / "base")
-    trainee, _ = read_trainee(str(base))
-    monkeypatch.chdir(export(store, "trl", tmp_path / "data", trainee=trainee))
+    base, out = write("llava", tmp_path / "base"), tmp_path / "data"
+    done = CliRunner().invoke(app, ["export-data", str(store), "--format", "trl", "--base", str(base), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir(out)
     # As `trl sft --config trl.yaml` reads it; what a CPU and a test of seconds need is given on the command line.
     script, config, model, _ = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig)).parse_args_and_config(
         ["--config", "trl.yaml", "--use_cpu", "--bf16", "false", "--max_steps", "12", "--learning_rate", "0.01", "--logging_steps", "1",
@@ -344,6 +344,20 @@ def test_their_own_loaders_supervise_the_answers_and_see_the_images_in_place(sto
         # Pixels come normalised; of noise in one colour each, brightness tells which image it is.
         assert np.argsort(row["images"]).tolist() == np.argsort(wanted).tolist()
         assert len(row["images"]) == len(sample.images)
+
+
+def test_a_base_that_counts_pixels_gets_pixels_and_pictures_of_that_size(store, tmp_path):
+    pytest.importorskip("torchvision", reason="the processor of Qwen2.5-VL needs torchvision (the vLLM environment has it)")
+    from tests.tiny_bases import write
+
+    base, out = write("qwen2_5_vl", tmp_path / "base"), tmp_path / "data"
+    done = CliRunner().invoke(app, ["export-data", str(store), "--format", "llamafactory", "--base", str(base), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    rows = {row["id"]: row for row in lines(out / "train.jsonl")}
+    row = rows["toy/train/1#grounding"]
+    assert Image.open(out / row["images"][0]).size == (56, 56)  # two patches of 28 pixels for 64
+    assert json.loads(row["messages"][1]["content"])[0]["bbox_2d"] == [7, 7, 21, 27]  # (8, 8, 24, 30) times 56 / 64, outward
+    assert yaml.safe_load((out / "llamafactory.yaml").read_text())["template"] == "qwen2_vl"
 
 
 def test_configurations_name_the_base_and_the_splits_that_there_are(store, tmp_path):
