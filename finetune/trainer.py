@@ -75,6 +75,9 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
 
     def __init__(self, *, learning_rates: Mapping[str, float], lengths: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Qwen-VL's classes say no though their loss takes the number of tokens (transformers 5.19): without it each batch would
+        # count alike, however few tokens it has, and the size of packs would change the loss.
+        self.model_accepts_loss_kwargs = True
         self.learning_rates, self.lengths = dict(learning_rates), lengths
         self.supervised_seen = 0
         self.throughput: Throughput | None = None

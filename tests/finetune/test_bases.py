@@ -1,5 +1,6 @@
 """The same recipe takes every base: a LoRA step changes only the LLM's adapters, batches hold what each family needs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def test_a_batch_of_a_family_goes_through_its_model(family: str, store: Path, tm
         alone = [model(**Collator(processor.tokenizer.pad_token_id, 4096)([row])).loss for row in rows]
     weights = torch.tensor([float((row["labels"][1:] != IGNORE).sum()) for row in rows])
     assert torch.allclose(together, (torch.stack(alone) * weights).sum() / weights.sum(), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_is_the_same_however_its_samples_are_batched(family: str, recipe: dict, tmp_path: Path) -> None:
+    recipe["model"] = {"base": str(write(family, tmp_path / "base"))}
+    recipe["train"] |= {"max_steps": 1, "save_strategy": "no"}
+    seen = []
+    for batch, accumulated in ((4, 1), (1, 4)):  # answers of 2 to 30 tokens: batches of one differ in what they weigh
+        recipe["train"] |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated,
+                            "output_dir": str(tmp_path / f"batch{batch}")}
+        run = train(parse_recipe(recipe)).parent
+        history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+        seen += [(entry["loss"], entry["grad_norm"]) for entry in history if "loss" in entry]
+    assert seen[0] == pytest.approx(seen[1], rel=1e-4)
 
 
 def test_projector_first_then_adapters_with_the_projector_at_its_own_rate(recipe: dict, tmp_path: Path) -> None:
