@@ -141,6 +141,16 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(saved.state_dict())
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """One epoch; nothing where the last step was taken already, by a run that was stopped before its final folder was written.
+
+        transformers 5.19 asks only after a step whether it was the last, so such a run would take one too many.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**kwargs)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both for resuming."""
         if checkpoint is not None and self.is_fsdp_enabled:
