@@ -1,17 +1,21 @@
 """A run is refused that has seen its evaluation; a model says under which terms its data stands."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from geotempo.cli import app
 from geotempo.data_builders.licences import known_licence
-from geotempo.data_builders.store import write_store
+from geotempo.data_builders.store import Store, write_store
+from geotempo.finetune.model_card import add_scores, merged_card, split_card
 from geotempo.finetune.provenance import MOST_NEW, examine, licence_of, write_model_card
 from geotempo.finetune.recipe import parse_recipe
 from geotempo.finetune.train import train
-from geotempo.model.errors import ConfigError
+from geotempo.model.errors import ConfigError, InputError
 from tests.finetune.conftest import samples
 
 
@@ -79,6 +83,61 @@ def test_a_run_writes_the_licence_of_its_data(recipe: dict, tmp_path: Path) -> N
     assert words in body and "| CC0-1.0 | 2 |" in body
     record = yaml.safe_load((final.parent / "recipe.yaml").read_text())
     assert record["licence"] == words and record["leaks"]["evaluation"] == 0
+
+
+def test_a_card_tells_method_data_losses_scores_and_use(recipe: dict, store: Path, tmp_path: Path) -> None:
+    recipe["train"] |= {"max_steps": 1, "save_steps": 1}
+    base = train(parse_recipe(recipe))
+    recipe["model"], recipe["lora"] = {"base": str(base)}, {"r": 4, "alpha": 8, "rslora": True}
+    recipe["train"] |= {"output_dir": str(tmp_path / "lora"), "max_steps": 4, "save_steps": 4, "logging_steps": 1}
+    parsed = parse_recipe(recipe)
+    final = train(parsed)
+    adapter = final.parent / "adapter"
+    texts = {folder: (folder / "README.md").read_text() for folder in (base, adapter, final)}
+    front, body = split_card(texts[adapter])
+    assert front["library_name"] == "peft" and split_card(texts[final])[0]["library_name"] == "transformers"
+    assert "| adapters | rsLoRA, rank 4, alpha 8, dropout 0.05, on q_proj, " in body and "| weights | trained in full |" in texts[base]
+    digests = {entry["path"]: entry["sha256"] for entry in Store(store).manifest["files"]}
+    assert all(f"* `{path}` sha256 `{digest}`" in body for path, digest in digests.items())
+    assert yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])["lora"]["alpha"] == 8
+    assert "geotempo export ADAPTER --vllm" in body and "vllm serve MODEL" in texts[final]
+    history = json.loads((final.parent / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
+    write_model_card(final, parsed, examine(parsed.data))
+    logged = {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+    assert f"| training loss | {logged[1]:.4f} (step 1) | {logged[4]:.4f} (step 4) |" in (final / "README.md").read_text()
+
+
+def test_scores_go_into_the_card_and_replace_older_ones(recipe: dict, store: Path, tmp_path: Path) -> None:
+    recipe["train"] |= {"max_steps": 1, "save_steps": 1}
+    final = train(parse_recipe(recipe))
+    done = CliRunner().invoke(app, ["eval", "change_caption", "--data", str(store), "--split", "train", "--model", str(final), "--out",
+                                    str(tmp_path / "eval")])
+    assert done.exit_code == 0, done.exception
+    results = tmp_path / "eval" / "results.json"
+    wanted = json.loads(results.read_text())
+    metric = next(iter(wanted["tasks"]["change_caption"].values()))
+    for _ in range(2):
+        add_scores(final, results)
+    card = (final / "README.md").read_text()
+    assert card.count("## Scores") == 1 and card.startswith("---\nlicense: cc0-1.0")
+    assert f"| {metric['title']} | {metric['value']:.2f} | {metric['low']:.2f} to {metric['high']:.2f} | {metric['n']} |" in card
+    assert f"sha256 `{wanted['data_sha256'][:12]}`" in card and card.index("## Scores") > card.index("## Recipe")
+    write_model_card(final, parse_recipe(recipe), examine(parse_recipe(recipe).data), results)
+    assert (final / "README.md").read_text().count(metric["title"]) == card.count(metric["title"])
+    (tmp_path / "other.json").write_text("[1]")
+    for path, words in ((tmp_path / "other.json", "not a results.json"), (tmp_path / "none.json", "cannot read the scores")):
+        with pytest.raises(InputError, match=words):
+            add_scores(final, path)
+    assert (final / "README.md").read_text().count("## Scores") == 1
+
+
+def test_a_card_follows_its_adapter_into_the_merged_model() -> None:
+    peft = "---\nbase_model: owner/name\nlibrary_name: peft\ntags:\n- base_model:adapter:owner/name\n- lora\n- maps\n---\n\n# Mine\n\n## Use\n\nold\n"
+    front, body = split_card(merged_card(peft, "owner/name"))
+    assert front == {"base_model": "owner/name", "library_name": "transformers", "tags": ["maps"]}
+    assert body.startswith("# Mine") and "old" not in body and "merged into the weights of owner/name" in body
+    assert split_card("# No front matter\n---\n") == ({}, "# No front matter\n---\n")
+    assert split_card("---\n: [\n---\n")[0] == {}
 
 
 def test_licences_of_earlier_stores_are_unknown(recipe: dict) -> None:
