@@ -43,6 +43,8 @@ PROTOCOLS = {
                           (0.5, 0.6, 0.7, 0.8, 0.9)),
     "vrsbench": Protocol("the first four runs of digits, +1 pixel per side; an unreadable box has IoU 0 and is missing from "
                          "the cumulative IoU (VRSBench `compute_metrics.ipynb`)", (0.5, 0.7), border=1),
+    "geobench": Protocol("the first four numbers; an unreadable box has IoU 0 (GEOBench-VLM's thresholds)", (0.25, 0.5),
+                         cumulative=False),
     "refcoco_lmms": Protocol("the first [x, y, x, y], else [0, 0, 0, 0] (lmms-eval RefCOCO)", (0.1, 0.3, 0.5, 0.7, 0.9)),
 }
 _NUMBER = r"[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})"

@@ -5,7 +5,7 @@ CDVQA, Yuan et al. 2022). An answer that is no label of a closed vocabulary is w
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ PROTOCOLS = {
     "vista": "as cdvqa, change_ratio_types counted as change_ratio, AA over always 8 types with 1e-4 added to each "
              "number of questions (VisTA `test.py`; QAG-360K)",
     "teochat": "equal after lower case and without punctuation (TEOChat `classification.py`)",
+    "mcq": "the one letter of an option that the answer names (GEOBench-VLM, XLRS-Bench)",
 }
 _BINS = ("0", *(f"{low}_to_{low + 10}" for low in range(0, 100, 10)))
 _SYNONYMS = {
@@ -43,6 +44,8 @@ VISTA_TYPES = ("change_ratio", "change_or_not", "change_to_what", "increase_or_n
 _LABEL_OF = {words: label for label, every in _SYNONYMS.items() for words in every}
 _MENTION = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, _LABEL_OF), key=len, reverse=True)) + r")\b")
 _NEGATED = re.compile(r"\b(?:not|neither|nor|except)\b")
+_OPTION = re.compile(r"\s*\(?([A-Ja-j])(?:[).:]|\s*\Z)")
+_OPTIONS = re.compile(r"\b[A-J]\b(?!['’])")
 
 
 def read_label(text: str) -> str | None:
@@ -58,6 +61,14 @@ def read_label(text: str) -> str | None:
         return "yes" if said else "no"
     found = {_LABEL_OF[mention] for mention in _MENTION.findall(words)} - {"yes", "no"}
     return found.pop() if len(found) == 1 and not _NEGATED.search(words) else None
+
+
+def read_option(text: str) -> str | None:
+    """The option A to J that an answer names: `B`, `(b)`, `B. a harbour`, `the answer is B`; None for none or several."""
+    if first := _OPTION.match(text):
+        return first.group(1).upper()
+    found = set(_OPTIONS.findall(text)) - ({"A", "I"} if text.split()[1:] else set())  # words of a sentence
+    return found.pop() if len(found) == 1 else None
 
 
 def hits(answers: Sequence[str], references: Sequence[str | Sequence[str]], protocol: str = "short") -> list[bool | None]:
@@ -76,18 +87,20 @@ def hits(answers: Sequence[str], references: Sequence[str | Sequence[str]], prot
     if len(answers) != len(references):
         raise InputError(f"{len(answers)} answers and {len(references)} references; there must be one for each answer")
     alternatives = [[known] if isinstance(known, str) else list(known) for known in references]
-    if protocol in ("cdvqa", "vista"):
-        return [_closed(answer, known) for answer, known in zip(answers, alternatives, strict=True)]
+    if protocol in ("cdvqa", "vista", "mcq"):
+        reader = read_option if protocol == "mcq" else read_label
+        return [_closed(answer, known, reader) for answer, known in zip(answers, alternatives, strict=True)]
     plain = clean if protocol == "teochat" else normalise_short
     return [plain(answer) in map(plain, known) if plain(answer) else None
             for answer, known in zip(answers, alternatives, strict=True)]
 
 
-def _closed(answer: str, known: Sequence[str]) -> bool | None:
-    wanted = [read_label(text) for text in known]
+def _closed(answer: str, known: Sequence[str], reader: Callable[[str], str | None]) -> bool | None:
+    wanted = [reader(text) for text in known]
     if None in wanted:
-        raise InputError(f"the true answer {known[wanted.index(None)]!r} is not in the vocabulary: {', '.join(LABELS)}")
-    label = read_label(answer)
+        allowed = "a letter A to J" if reader is read_option else ", ".join(LABELS)
+        raise InputError(f"the true answer {known[wanted.index(None)]!r} is not in the vocabulary: {allowed}")
+    label = reader(answer)
     return None if label is None else label in wanted
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geotempo.eval.metrics import caption
+from geotempo.eval.metrics import caption, meteor_jar
 from geotempo.eval.metrics.bleu import bleu_from_sums, bleu_statistics
 from geotempo.eval.metrics.ciderd import cider_d, reference_hash
 from geotempo.eval.metrics.rouge import longest_common_subsequence, rouge_l
@@ -89,17 +89,26 @@ def vocabulary(metrics_fixtures):
 NAMES = {"B1": "BLEU-1", "B2": "BLEU-2", "B3": "BLEU-3", "B4": "BLEU-4", "ROUGE_L": "ROUGE-L", "CIDEr": "CIDEr-D"}
 
 
-@pytest.mark.parametrize(("case", "protocol", "part"), [
+CASES = [
     ("words", "words", None), ("words", "raw", None), ("words_unk", "words_unk", None),
     ("word_ids(as RSICC/Change-Agent code)", "levircc_ids", None),
     ("changed_964_word_ids", "levircc_ids", True), ("unchanged_965_word_ids", "levircc_ids", False),
-])
+]
+
+
+def chosen_part(promptcc, part):
+    """Captions and references of all, of the changed or of the unchanged pairs."""
+    captions, references, _ = promptcc
+    flags = caption.changed_by_reference(references, index=1)
+    chosen = [part is None or flag is part for flag in flags]
+    return ([text for text, flag in zip(captions, chosen, strict=True) if flag],
+            [texts for texts, flag in zip(references, chosen, strict=True) if flag])
+
+
+@pytest.mark.parametrize(("case", "protocol", "part"), CASES)
 def test_levir_cc_scores_are_the_published_scorers(promptcc, vocabulary, case, protocol, part):
-    captions, references, expected = promptcc
-    if part is not None:
-        chosen = [flag is part for flag in caption.changed_by_reference(references, index=1)]
-        captions = [text for text, flag in zip(captions, chosen, strict=True) if flag]
-        references = [texts for texts, flag in zip(references, chosen, strict=True) if flag]
+    expected = promptcc[2]
+    captions, references = chosen_part(promptcc, part)
     meteor = "METEOR-exact-stem" if protocol == "levircc_ids" else None
     scores = caption.score(captions, references, protocol, vocabulary=vocabulary, meteor=meteor)
     wanted = expected[case]
@@ -111,6 +120,18 @@ def test_levir_cc_scores_are_the_published_scorers(promptcc, vocabulary, case, p
         assert scores[meteor] == pytest.approx(wanted["METEOR"], abs=0.04 if part else 0.02)
     if "Sm" in wanted and meteor:
         assert scores["S*m"] == pytest.approx(wanted["Sm"], abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not meteor_jar.available(), reason="Java or pycocoevalcap is not installed")
+@pytest.mark.parametrize(("case", "protocol", "part"), CASES)
+def test_the_full_meteor_and_s_star_m_are_the_published_scorers(promptcc, vocabulary, case, protocol, part):
+    captions, references = chosen_part(promptcc, part)
+    scores = caption.score(captions, references, protocol, vocabulary=vocabulary, meteor="METEOR-1.5")
+    assert scores["METEOR-1.5"] == pytest.approx(promptcc[2][case]["METEOR"], abs=5.1e-4)
+    assert scores["S*m METEOR"] == "METEOR-1.5"
+    if "Sm" in promptcc[2][case]:
+        assert scores["S*m"] == pytest.approx(promptcc[2][case]["Sm"], abs=5.1e-4)
 
 
 def test_change_recall_of_the_code_line(promptcc):

@@ -1,7 +1,10 @@
 """Random and mutated answers through every parser and scorer.
 
 No exception, no score out of its range, and no mutation that makes an answer unreadable raises a strict score. A small
-number by default; the whole of it by GEOTEMPO_FUZZ=100000 (and another GEOTEMPO_FUZZ_SEED for other answers).
+number by default. The whole of it, in 20 parts for as many processes as there are cores (about 10 minutes on one core;
+another GEOTEMPO_FUZZ_SEED gives other answers):
+
+    GEOTEMPO_FUZZ=100000 pytest -n auto tests/eval/metrics/test_fuzz_metrics.py
 """
 
 import os
@@ -33,7 +36,8 @@ from geotempo.model import answer
 from geotempo.model.records import Frame
 from tests.eval.conftest import CAPTIONS, hand_made
 
-COUNT = int(os.environ.get("GEOTEMPO_FUZZ", "600"))
+COUNT = int(os.environ.get("GEOTEMPO_FUZZ", "400"))
+PARTS = 20 if COUNT >= 10_000 else 1
 SEED = int(os.environ.get("GEOTEMPO_FUZZ_SEED", "0"))
 BATCH = 200
 SQUARE = ["POLYGON ((25.6 25.6, 25.6 76.8, 76.8 76.8, 76.8 25.6, 25.6 25.6))", "POLYGON ((128 128, 128 180, 200 180, 128 128))"]
@@ -256,7 +260,8 @@ def check_other_protocols(pairs: list[tuple[str, str]], rng: random.Random) -> N
     for protocol in counting.PROTOCOLS:
         assert counting.score(said, [3] * len(said), protocol)["MAE"] >= 0
     for protocol in vqa.PROTOCOLS:
-        scores = vqa.score(said, ["yes"] * len(said), ["change_or_not"] * len(said), protocol)
+        truth = "B" if protocol == "mcq" else "yes"
+        scores = vqa.score(said, [truth] * len(said), ["change_or_not"] * len(said), protocol)
         assert 0 <= scores["OA"] <= 100 and 0 <= scores["AA"] <= 100
     assert 0 <= temporal.score(said, ["Image 1"] * len(said), protocol="teochat")["accuracy"] <= 100
     for start in range(0, len(said), 10):
@@ -276,11 +281,12 @@ def check_teochat(said: list[str]) -> None:
 
 
 @pytest.mark.timeout(0)
-def test_any_answer_is_read_and_scored():
-    rng, samples = random.Random(SEED), hand_made()
-    for start in range(0, COUNT, BATCH):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_any_answer_is_read_and_scored(part):
+    rng, samples, count = random.Random(PARTS * SEED + part), hand_made(), -(-COUNT // PARTS)
+    for start in range(0, count, BATCH):
         pairs = []
-        for _ in range(min(BATCH, COUNT - start)):
+        for _ in range(min(BATCH, count - start)):
             original = rng.choice(GOOD)
             pairs.append((original, mutated(original, rng) if rng.random() < 0.8 else noise(rng)))
         for original, changed in pairs:

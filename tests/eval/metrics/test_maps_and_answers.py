@@ -147,6 +147,14 @@ def test_every_answer_of_the_vocabulary_reads_as_itself():
     assert [vqa.read_label(label) for label in vqa.LABELS] == list(vqa.LABELS) and len(vqa.LABELS) == 23
 
 
+@pytest.mark.parametrize(("text", "option"), [
+    ("B", "B"), ("(b)", "B"), ("B. a harbour", "B"), ("The answer is C.", "C"), ("A", "A"), ("B or C", None), ("a harbour", None),
+    ("A harbour is seen, so D", "D"), ("", None),
+])
+def test_options_of_a_question(text, option):
+    assert vqa.read_option(text) == option
+
+
 def test_an_unreadable_yes_or_no_is_wrong_either_way():
     scores = vqa.yes_no(["yes", "no", "hm", "hm"], [True, False, True, False])
     assert (scores["accuracy"], scores["precision"], scores["recall"], scores["unparsed"]) == (50.0, 50.0, 50.0, 2)

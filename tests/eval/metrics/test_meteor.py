@@ -30,6 +30,7 @@ REFERENCES = [
 SEGMENTS = [0.41468405035508926, 1.0, 0.17959183673469392, 0.3332138811615297, 0.46887819585013546, 0.0,
             0.2502786124091223, 0.2593318509098148]
 CORPUS = 0.3193940205607222
+FULL_CORPUS = 0.32260574886151183  # with all four matchers
 STEMS = {
     "roads": "road", "buildings": "build", "houses": "hous", "forestry": "forestri", "generously": "generous",
     "skies": "sky", "dying": "die", "tied": "tie", "ties": "tie", "gas": "gas", "kiwis": "kiwi", "hopping": "hop",
@@ -44,6 +45,15 @@ def test_segments_and_corpus_are_the_jars():
     rows = meteor_statistics(CAPTIONS, REFERENCES)
     assert meteor_from_sums(rows).tolist() == pytest.approx(SEGMENTS, abs=1e-12)
     assert float(meteor_from_sums(rows.sum(axis=0))) == pytest.approx(CORPUS, abs=1e-12)
+
+
+@pytest.mark.slow  # the jar reads 60 MB of paraphrases first
+@needs_jar
+def test_the_full_meteor_is_asked_of_the_jar():
+    rows = meteor_jar.jar_statistics([*CAPTIONS, "a ||| b\n"], [*REFERENCES, ["a b"]])
+    assert rows.shape == (len(CAPTIONS) + 1, meteor_jar.COLUMNS)
+    assert float(meteor_from_sums(rows[:-1].sum(axis=0))) == pytest.approx(FULL_CORPUS, abs=1e-12)
+    assert float(meteor_from_sums(rows[-1])) == 1.0
 
 
 def test_stems_are_snowballs():
