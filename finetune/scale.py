@@ -355,7 +355,7 @@ def needs_stand_in(args: TrainingArguments, model: nn.Module, image_counts: Sequ
     Args:
         args: Of the run.
         model: The model, frozen as it is trained.
-        image_counts: Images of each sample of the mixture.
+        image_counts: Images of each sample that is trained on or evaluated.
     """
     if args.world_size == 1 or not image_counts or min(image_counts) > 0 or max(image_counts) == 0:
         return False

@@ -160,7 +160,8 @@ def build_data(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel, 
         train = PackedDataset(mixture, lengths.tolist(), section.pack_tokens, section.pack_images, args.seed)
         print(f"{train.fill.samples:,} samples in {train.fill.packs:,} packs of up to {section.pack_tokens:,} tokens, "
               f"{100 * train.fill.share:.1f} % full")
-    blank = stand_in(processor) if needs_stand_in(args, model, mixture.image_counts) else None
+    counts = [*mixture.image_counts, *(evaluation.image_counts if evaluation else ())]
+    blank = stand_in(processor) if needs_stand_in(args, model, counts) else None
     collator = Collator(processor.tokenizer.pad_token_id, limit, positions_for(model.config) if section.pack_tokens else None, blank)
     return Data(mixture, train, evaluation, lengths, collator)
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from geotempo.finetune.progress import Throughput
-from geotempo.finetune.scale import PROCESSES, load_fsdp2_optimizer, seal
+from geotempo.finetune.scale import PROCESSES, load_fsdp2_optimizer, seal, step_samples
 from geotempo.model.bases import module_of
 
 
@@ -124,7 +124,7 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         """With `train_sampling_strategy: group_by_length`, group by the tokens that were counted before."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        return LengthSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+        return LengthSampler(self.lengths, step_samples(self.args), self.args.seed)  # one order for any number of processes
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         """Load weights for resuming, all of them.
