@@ -1,4 +1,4 @@
-"""Does a LoRA run on the embedded model learn LEVIR-MCI? From the store to the tables. Not a test; run it by hand.
+"""Does a LoRA run on the embedded model learn LEVIR-MCI? From the store to the tables (OUT/report.md). Not a test; run it by hand.
 
     geotempo build levir-mci --root LEVIR-MCI --out data/levir-mci
     python tests/bench/levir_lora.py --data data/levir-mci --out runs/levir_lora      # killed, the same command goes on
@@ -21,6 +21,7 @@ from typing import Any
 
 from geotempo.eval.predictions import PREDICTIONS, read_lines
 from geotempo.eval.score import RESULTS
+from geotempo.model.files import write_text
 
 RECIPE = Path(__file__).parents[2] / "finetune" / "recipes" / "levir_lora.yaml"
 BASE = Path(__file__).parents[2] / "model" / "weights" / "geotempo_tiny"
@@ -92,15 +93,17 @@ def main() -> None:
         back.append(ask(out / f"lora-{seed}" / "reversed", data, TASKS[:1], "--model", model, "--control", "reversed"))
         model = train(out / f"text-{seed}", data, seed, ["data.augment.blank=true", *given.overrides])
         texts.append(ask(out / f"text-{seed}" / "blank", data, TASKS, "--model", model, "--control", "blank"))
-    print("| val, 95 % intervals below | BLEU-4 | CIDEr-D | yes/no accuracy |\n|---|---|---|---|")
     others = {"base": [base], f'constant: "{CONSTANT}"': [constant], "majority answer": [majority],
               "text-only control: trained and asked without images": texts, "LoRA asked without images": blank}
-    print("\n".join([*(row(name, runs) for name, runs in others.items()), row("**LoRA**", tuned)]))
+    lines = ["| val | BLEU-4 | CIDEr-D | yes/no accuracy |", "|---|---|---|---|",
+             *(row(name, runs) for name, runs in others.items()), row("**LoRA**", tuned)]
     for name, runs in others.items():
-        print(f"\nLoRA against {name}\n\n{geotempo('compare', *tuned, '--against', *runs)}")
-    print("Order of the images turned round, LEVIR val:")
-    print("\n".join(f"- seed {seed}: {turned(plain, other)}" for seed, plain, other in zip(seeds, tuned, back, strict=True)))
-    print(f"Order of the images turned round, scenes, base:\n- {scenes(out)}")
+        lines += ["", f"LoRA against {name}", "", geotempo("compare", *tuned, "--against", *runs).partition("\n\n")[2].strip()]
+    lines += ["", "Order of the images turned round, LEVIR val:"]
+    lines += [f"- seed {seed}: {turned(plain, other)}" for seed, plain, other in zip(seeds, tuned, back, strict=True)]
+    lines += ["", "Order of the images turned round, scenes, base:", f"- {scenes(out)}"]
+    write_text(out / "report.md", "\n".join(lines) + "\n")
+    print("\n".join(lines))
 
 
 def scenes(out: Path) -> str:
