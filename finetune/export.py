@@ -256,9 +256,9 @@ def _settings(read: Sequence[_Read]) -> tuple[list[str], list[str]]:
     with reading(read[0].base, "a processor", "Put its files into the folder"):
         plain = AutoProcessor.from_pretrained(read[0].base)
     wanted = [(one.processor.chat_template, _picture(one.processor), len(one.processor.tokenizer)) for one in read]
-    for one, other in zip(read, wanted, strict=True):
-        if other != wanted[0]:
-            what = ("chat template", "image processor", "tokenizer")[[a == b for a, b in zip(other, wanted[0], strict=True)].index(False)]
+    for one, own in zip(read, wanted, strict=True):
+        if own != wanted[0]:
+            what = ("chat template", "image processor", "tokenizer")[[a == b for a, b in zip(own, wanted[0], strict=True)].index(False)]
             raise InputError(f"{str(one.adapter.folder)!r} was trained with another {what} than {str(read[0].adapter.folder)!r}; a server "
                              "has one: export them apart")
     template, picture, tokens = wanted[0]
