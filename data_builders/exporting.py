@@ -72,8 +72,7 @@ class Exporting:
         self._resume()
 
     def commit(self, part: Part, rejected: list[dict[str, str]]) -> None:
-        """Note a part as whole, its files and images being written."""
-        os.sync()
+        """Note a part as whole, its files and images being on disk."""
         write_text(self._journal(part.name), dumps({"part": part._asdict(), "rejected": rejected}))
         self.parts[part.name] = part
 

@@ -6,6 +6,7 @@ Both train on the assistant's turns alone, all of them. Paths are relative to th
 import os
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from geotempo.data_builders.digests import DigestSet
@@ -17,6 +18,8 @@ from geotempo.data_builders.schema import Row, dumps
 from geotempo.model.files import write_atomic
 from geotempo.model.records import ImageRecord
 
+SYNCING = 8
+"""Files synced to disk at a time."""
 JOURNAL = ".journal"
 """Parts lie where `Exporting` clears up once the folder has its name: until then a killed run may need them again."""
 
@@ -31,6 +34,7 @@ class Tagged:
     def __init__(self, reserved: tuple[str, ...]) -> None:
         self.reserved = reserved
         self._written = DigestSet()
+        self._unsynced: list[Path] = []
 
     def rows(self, conversation: Conversation, source: Conversations, folder: Path) -> list[Row]:
         """The row of a sample; images that are not there yet are written.
@@ -48,7 +52,7 @@ class Tagged:
         return folder / JOURNAL / f"{name}.jsonl"
 
     def write(self, path: Path, rows: Iterable[Row]) -> None:
-        """Write the rows of a part, those with images first, see `finish`."""
+        """Write the rows of a part, those with images first, see `finish`; their images are then on disk."""
         with path.open("w", encoding="utf-8", newline="\n") as handle:
             without = []
             for row in rows:
@@ -58,6 +62,9 @@ class Tagged:
                 else:
                     without.append(line)
             handle.writelines(without)
+        with ThreadPoolExecutor(SYNCING) as pool:  # waits for the disk only
+            list(pool.map(_sync, self._unsynced))
+        self._unsynced.clear()
 
     def finish(self, folder: Path, parts: Iterable[Part]) -> None:
         """Join the parts of each split.
@@ -86,8 +93,17 @@ class Tagged:
             temporary = path.with_name(f".{path.name}.part")
             temporary.write_bytes(data)
             os.replace(temporary, path)
+            self._unsynced.append(path)
         self._written.add(key)
         return stem + suffix
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _join(paths: Iterable[Path], whole: Path) -> None:
