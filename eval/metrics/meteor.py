@@ -152,23 +152,13 @@ def meteor_statistics(captions: Sequence[str], references: Sequence[Sequence[str
         function words of both; exact matches: content words of both, function words of both; stem matches: the same;
         chunks (0 for a perfect caption), matched words of both.
     """
-    rows = np.zeros((len(captions), COLUMNS))
-    best: dict[tuple[str, tuple[str, ...]], tuple[float, ...]] = {}
-    for row, caption, known in zip(rows, captions, references, strict=True):
-        key = caption, tuple(known)
-        if key not in best:
-            best[key] = _best(normalise(caption), [normalise(text) for text in known])
-        row[:] = best[key]
-    return rows
-
-
-def _best(caption: tuple[str, ...], references: Sequence[tuple[str, ...]]) -> tuple[float, ...]:
-    """Statistics against the reference with the highest score, the first one among equals."""
-    every = [_statistics(caption, reference) for reference in dict.fromkeys(references)]
-    statistics = every[0]
-    if len(every) > 1:
-        statistics = every[int(np.argmax(meteor_from_sums(np.array(every))))]
-    return tuple(without_perfect_chunks(np.array(statistics)).tolist())
+    pairs: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
+    known = [[pairs.setdefault((normalise(caption), normalise(text)), len(pairs)) for text in texts]
+             for caption, texts in zip(captions, references, strict=True)]
+    rows = np.array([_statistics(*pair) for pair in pairs], dtype=np.float64).reshape(-1, COLUMNS)
+    scores = meteor_from_sums(rows).tolist()
+    best = [max(of_caption, key=scores.__getitem__) for of_caption in known]  # the first one among equals
+    return without_perfect_chunks(rows[best])
 
 
 def without_perfect_chunks(rows: FloatArray) -> FloatArray:

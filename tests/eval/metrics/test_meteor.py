@@ -111,6 +111,7 @@ def test_statistics_are_the_jars_on_random_sentences():
     assert np.array_equal(jar[:, [*range(12), 20, 21, 22]], ours)
 
 
+@pytest.mark.slow
 @needs_jar
 def test_stems_are_the_jars_on_random_words():
     rng = random.Random(0)
