@@ -110,7 +110,7 @@ def test_a_batch_without_images_gets_one_that_teaches_nothing(base: Path) -> Non
     model, processor = load_checkpoint(base)
     blank = scale.stand_in(processor)
     assert (blank["labels"] == IGNORE).all()
-    ids = torch.tensor([1, 2, 3, 4])
+    ids = torch.tensor([1, 40, 41, 42])
     text = {"sample_id": "text", "input_ids": ids, "labels": ids, "tokens": {}, "images": {}}
     make = Collator(processor.tokenizer.pad_token_id, 256)
     alone = make([text])
