@@ -74,7 +74,7 @@ def test_cider_d_equals_the_official_code():
     assert np.abs(cider_d(OFFICIAL_CAPTIONS, OFFICIAL_REFERENCES) - OFFICIAL_SCORES).max() < 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SAMPLES)
 def test_cider_d_equals_its_definition(rows):
     captions, references = [row[0] for row in rows], [row[1] for row in rows]
@@ -194,7 +194,7 @@ def test_levir_cc_equals_pycocoevalcap(promptcc):
     assert [scores[name] for name in NAMES.values()] == pytest.approx(official(captions, references), abs=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.text("ab .\t", max_size=9), st.lists(st.text("ab .\t", max_size=9), min_size=1, max_size=3)),
                 min_size=2, max_size=6))
 def test_any_text_scores_as_in_pycocoevalcap(rows):
@@ -204,7 +204,7 @@ def test_any_text_scores_as_in_pycocoevalcap(rows):
     assert [scores[name] for name in NAMES.values()] == pytest.approx(official(captions, references), abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
 def test_longest_common_subsequence_is_the_recursive_one(first, second):
     def length(i, j):
@@ -221,7 +221,7 @@ def test_rouge_takes_precision_and_recall_from_different_references():
     assert rouge_l(["a b c d"], [["a b"]]).tolist() == [pytest.approx((1 + 1.44) * 0.5 / (1 + 1.44 * 0.5))]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(SAMPLES)
 def test_scores_are_in_range_and_do_not_depend_on_the_order(rows):
     captions, references = [row[0] for row in rows], [row[1] for row in rows]
@@ -232,7 +232,7 @@ def test_scores_are_in_range_and_do_not_depend_on_the_order(rows):
     assert backward["references_sha256"] == scores["references_sha256"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(SAMPLES)
 def test_saying_nothing_never_raises_a_mean_over_captions(rows):
     captions, references = [row[0] for row in rows], [row[1] for row in rows]

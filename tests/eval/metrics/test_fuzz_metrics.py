@@ -36,7 +36,7 @@ from geotempo.model import answer
 from geotempo.model.records import Frame
 from tests.eval.conftest import CAPTIONS, hand_made
 
-COUNT = int(os.environ.get("GEOTEMPO_FUZZ", "400"))
+COUNT = int(os.environ.get("GEOTEMPO_FUZZ", "250"))
 PARTS = 20 if COUNT >= 10_000 else 1
 SEED = int(os.environ.get("GEOTEMPO_FUZZ_SEED", "0"))
 BATCH = 200
