@@ -54,6 +54,8 @@ class TensorBoard(TensorBoardCallback):  # type: ignore[misc]  # transformers is
     after the checkpoint that it goes on from is purged from the display, so no step is shown twice.
     """
 
+    tb_writer: Any
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the files; the Trainer calls this after it has read the state of a resumed run."""
         if state.is_world_process_zero and self.tb_writer is None:

@@ -14,7 +14,7 @@ from geotempo.eval.reading import Reading, read, true_regions
 from geotempo.finetune.curves import Chart, Curve, charts, svg
 from geotempo.model.convention import Convention
 from geotempo.model.draw import PALETTE, Colour, draw_regions
-from geotempo.model.geometry import Mask
+from geotempo.model.geometry import Mask, bounds
 from geotempo.model.records import Region, time_order
 from geotempo.serve.page import ASKED_COLOUR, STATUS_WORDS, STYLE, data_url, outlines
 
@@ -71,6 +71,9 @@ class Watched:
             mine = number if index == order.index_of(number) else 0  # further views of an acquisition stay free to look at
             fixed = [(replace(region, label=""), colour) for regions, colour in ((asked, ASKED_COLOUR), (true_regions(sample), REFERENCE))
                      for region in regions if region.image == mine]
+            # a mask alone may look like the roof that it covers
+            fixed += [(replace(region, geometry=bounds(region.geometry)), colour) for region, colour in fixed
+                      if colour == ASKED_COLOUR and isinstance(region.geometry, Mask)]
             painted = [(region, colour) for region, colour in fixed if isinstance(region.geometry, Mask)]
             shown = draw_regions(image.rgb(), [region for region, _ in painted], palette=[colour for _, colour in painted], tags=False)
             shown.thumbnail((_MAX_SIDE, _MAX_SIDE))

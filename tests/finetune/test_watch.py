@@ -17,15 +17,18 @@ import torch
 import yaml
 from torch import nn
 
+from geotempo.data_builders.render import target_text
 from geotempo.data_builders.sample import Message, Sample
 from geotempo.data_builders.store import write_store
+from geotempo.eval.answerers import request_of
 from geotempo.finetune.recipe import DataSection, parse_recipe
 from geotempo.finetune.train import train
 from geotempo.finetune.watch import Journal, choose, metrics_of, score, undisturbed
 from geotempo.finetune.watch_page import Watched, answers_of, render_page
 from geotempo.model.convention import GEOTEMPO
-from geotempo.model.geometry import Box
+from geotempo.model.geometry import Box, Mask
 from geotempo.model.records import Region
+from geotempo.serve.hf import HFPredictor, generate_reply
 from tests.finetune.conftest import picture, samples
 
 ROOT = Path(__file__).parents[2]
@@ -260,6 +263,16 @@ def test_asked_regions_other_references_errors_and_blanks_are_shown() -> None:
     assert "cut off" in page
 
 
+def test_an_asked_mask_has_its_box_drawn_around_it() -> None:
+    inside = np.zeros((64, 64), dtype=np.bool_)
+    inside[10:20, 30:40] = True
+    sample = Sample("toy/val/1#region_vqa", "toy", "val", "region_vqa", (picture(1, None),),
+                    (Message("user", "<image>\nWhat is at <region:0>?"), Message("assistant", "field")),
+                    (Region(1, Mask.from_array(inside)),), {"licence": "CC0-1.0"})
+    page = render_page("run", [Watched(sample, "field")], [], [], GEOTEMPO, "val")
+    assert 'd="M40,10 40,20 30,20 30,10 40,10" stroke="rgb(255,255,255)"' in page
+
+
 def test_a_sample_that_does_not_fit_is_told_and_stops_nothing(recipe: dict, store: Path, tmp_path: Path) -> None:
     long = [replace(sample, split="val", id=sample.id.replace("/train/", "/val/"),
                     messages=(sample.messages[0], Message("assistant", "a house " * 70))) for sample in samples(1)[:1]]
@@ -273,23 +286,31 @@ def test_a_sample_that_does_not_fit_is_told_and_stops_nothing(recipe: dict, stor
 
 
 @in_ci
-def test_two_processes_share_the_samples_and_one_of_them_writes(recipe: dict, base: Path, val_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharding", [{}, {"deepspeed": "zero3"}, {"fsdp_config": "fsdp2"}], ids=["ddp", "zero3", "fsdp2"])
+def test_two_processes_answer_as_one_and_one_of_them_writes(recipe: dict, base: Path, val_store: Path, tmp_path: Path,
+                                                           sharding: dict) -> None:
+    if "deepspeed" in sharding:
+        pytest.importorskip("deepspeed", reason='pip install "geotempo[deepspeed]"')
     recipe["model"] = {"base": str(base)}
     recipe["data"] |= {"store": str(val_store), "watch": 3}
-    recipe["train"] |= {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "no", "per_device_train_batch_size": 2}
-    seen = {}
-    for processes in (1, 2):
-        recipe["train"]["output_dir"] = str(tmp_path / f"run{processes}")
-        path = tmp_path / f"recipe{processes}.yaml"
-        path.write_text(yaml.safe_dump(recipe))
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-        done = subprocess.run([sys.executable, *launch, "-m", "geotempo", "train", str(path)], capture_output=True, text=True,
-                              check=False, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("watching 3 samples") == 1
-        seen[processes] = rows_of(tmp_path / f"run{processes}")
-    keys = [(row["step"], row["id"]) for row in seen[1]]
-    assert [(row["step"], row["id"]) for row in seen[2]] == keys
-    assert len(set(keys)) == 6
-    before = [[row["text"] for row in rows if row["step"] == 0] for rows in seen.values()]
-    assert before[0] == before[1]
+    recipe["train"] |= {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "no",
+                        "per_device_train_batch_size": 2, **sharding}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "geotempo", "train", str(path)]
+    done = subprocess.run(launch, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-9000:]
+    assert done.stdout.count("watching 3 samples") == 1
+    found = rows_of(tmp_path / "run")
+    chosen = choose(DataSection(str(val_store)), 3, 0).samples
+    assert [(row["step"], row["id"]) for row in found] == [(step, sample.id) for step in (0, 3, 4) for sample in chosen]
+    for step, folder in ((0, base), (4, tmp_path / "run" / "final")):  # whole models in one process
+        alone = HFPredictor(folder)
+        replies = [generate_reply(alone.model, alone.processor, alone.convention,
+                                  request_of(sample, sample.images, allowed(alone, sample))) for sample in chosen]
+        assert [row["text"] for row in found if row["step"] == step] == [reply.text for reply in replies]
+    assert len({row["text"] for row in found}) > 1
+
+
+def allowed(predictor: HFPredictor, sample: Sample) -> int:
+    return 2 * len(predictor.processor.tokenizer(target_text(sample), add_special_tokens=False)["input_ids"]) + 16
