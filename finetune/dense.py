@@ -25,7 +25,7 @@ from geotempo.data_builders.scenes.scene import COVER, Scene, SceneOptions
 from geotempo.data_builders.scenes.world import generate
 from geotempo.finetune.recipe import ModelSection, check_keys, read_section
 from geotempo.finetune.schedule import warmup_cosine
-from geotempo.model.checkpoints import save_checkpoint
+from geotempo.model.checkpoints import load_checkpoint, save_checkpoint
 from geotempo.model.errors import ConfigError
 from geotempo.model.files import write_atomic
 from geotempo.model.geometry import Mask, bounds
@@ -178,14 +178,14 @@ def train(raw: dict[str, Any], *, restart: bool = False) -> Path:
     Raises:
         ConfigError: A key or value is wrong.
     """
-    from geotempo.finetune.train import build_model
+    from geotempo.finetune.train import composed
 
     check_keys(raw, ("model", "scenes", "train"), "the dense recipe")
     section = read_section(ModelSection, raw.get("model"), "model")
     scenes = read_section(ScenesSection, raw.get("scenes", {}), "scenes")
     args = read_section(DenseTraining, raw.get("train"), "train")
     check_keys(scenes.options, [f.name for f in fields(SceneOptions)], "scenes.options")
-    model, processor = build_model(section, args.corpora)
+    model, processor = composed(section, args.corpora) if section.base is None else load_checkpoint(section.base)
     vision = model.config.vision_config
     if vision.image_size % vision.patch_size:
         raise ConfigError(f"the encoder's {vision.image_size} px are no multiple of its {vision.patch_size} px patches")

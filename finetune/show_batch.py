@@ -153,7 +153,7 @@ def first_batch(recipe: Recipe) -> tuple[list[list[Features]], Batch, ProcessorM
     data = build_data(recipe, args, model, processor)
     # The Trainer's own loader draws the samples; the model has no say in it.
     trainer = GeoTempoTrainer(model=nn.Identity(), args=args, train_dataset=data.train, data_collator=data.collator,
-                              learning_rates={}, lengths=data.lengths)
+                              learning_rates={}, lengths=data.lengths.tolist())
     drawn = next(iter(trainer.get_train_dataloader().batch_sampler))
     items = [_as_pack(data, index) for index in drawn]
     return items, data.collator(items if recipe.data.pack_tokens else [item[0] for item in items]), processor
@@ -244,7 +244,7 @@ def pictures(images: dict[str, torch.Tensor], processor: Any) -> list[list[Image
     pixels = images["pixel_values"].float()
     if "image_grid_thw" in images:
         grids = images["image_grid_thw"].tolist()
-        parts = pixels.split([t * h * w for t, h, w in grids])
+        parts = torch.split(pixels, [t * h * w for t, h, w in grids])
         return [[_picture(_unfold(part, grid, processor), processor)] for part, grid in zip(parts, grids, strict=True)]
     if pixels.ndim == 4:
         return [[_picture(one, processor)] for one in pixels]

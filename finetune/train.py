@@ -1,7 +1,7 @@
 """Training from a recipe, read top to bottom: model, data, adapter, Trainer, final checkpoint."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from geotempo.finetune.methods import add_lora, choose_attention, choose_dtype, 
 from geotempo.finetune.observe import observe
 from geotempo.finetune.packing import PackedDataset, positions_for
 from geotempo.finetune.provenance import examine, write_model_card
-from geotempo.finetune.recipe import Recipe, check_keys
+from geotempo.finetune.recipe import ModelSection, Recipe, check_keys
 from geotempo.finetune.record import (
     Recorder,
     copy_record,
@@ -83,7 +83,7 @@ def _train(recipe: Recipe, restart: bool) -> Path:
     scale.wrap_layers(trained, args)
     trainer = GeoTempoTrainer(
         model=trained, args=args, train_dataset=data.train, eval_dataset=data.evaluation, data_collator=data.collator,
-        learning_rates=recipe.model.learning_rates, lengths=data.lengths,
+        learning_rates=recipe.model.learning_rates, lengths=data.lengths.tolist(),
     )
     observe(trainer, recipe, processor)
     out, facts = Path(args.output_dir), record(recipe, args, data.mixture, trained, found)
@@ -220,13 +220,22 @@ def build_model(recipe: Recipe, args: TrainingArguments) -> tuple[PreTrainedMode
     if section.base is not None:
         model, processor = _load(recipe, args)
     else:
-        assert section.compose is not None
-        check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
-        spec = Composition(**section.compose)
         with scale.unsharded():  # put together whole, split when training starts
-            model, processor = compose(spec, [text for corpus in recipe.data.stores for text in store_texts(Path(corpus))])
+            model, processor = composed(section, recipe.data.stores)
     model.set_attn_implementation(attention)
     return model, processor
+
+
+def composed(section: ModelSection, corpora: Sequence[str]) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The model that `model.compose` describes.
+
+    Args:
+        section: A recipe's model section without a base.
+        corpora: Stores whose texts train the tokenizer of a tiny LLM.
+    """
+    assert section.compose is not None
+    check_keys(section.compose, [f.name for f in dataclasses.fields(Composition)], "model.compose")
+    return compose(Composition(**section.compose), [text for corpus in corpora for text in store_texts(Path(corpus))])
 
 
 def _load(recipe: Recipe, args: TrainingArguments) -> tuple[PreTrainedModel, ProcessorMixin]:
