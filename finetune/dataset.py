@@ -21,7 +21,7 @@ from geotempo.data_builders import render
 from geotempo.data_builders.sample import Sample
 from geotempo.data_builders.store import Store
 from geotempo.finetune.augment import Augment, Turn
-from geotempo.finetune.recipe import DataSection
+from geotempo.finetune.recipe import DataSection, read_section
 from geotempo.model import prompts
 from geotempo.model.budget import tokens_per_image
 from geotempo.model.convention import GEOTEMPO, Convention
@@ -132,8 +132,8 @@ class StoreDataset(Dataset[Features]):
         self.points = section is not None and section.points
         self.grids: render.Grids = section.grids if section else "none"
         self.questions = section.questions if section else {}
-        self.references = section is not None and section.references
-        self.augment = Augment(**section.augment) if section else Augment()
+        self.references = section.references if section else 0.0
+        self.augment = read_section(Augment, section.augment, "data.augment") if section else Augment()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -160,7 +160,8 @@ class StoreDataset(Dataset[Features]):
         rng = random.Random(f"{self.seed}:{self.epoch}:{sample.id}")
         if sample.task in self.questions:
             sample = render.ask_again(sample, rng.choice(self.questions[sample.task]))
-        if known := self._references(sample):
+        known = self._references(sample)
+        if known and rng.random() < self.references:
             sample = render.answer_again(sample, rng.choice(known))
         turn = self.augment.draw_turn(sample, rng)
         prompt = self._chat(turn.sample(sample))
@@ -185,7 +186,7 @@ def held_out(section: DataSection, processor: ProcessorMixin, seed: int, convent
     if not stores:
         return None
     try:
-        found = Mixture(replace(section, store=stores, split="val", images=None, questions={}, references=False, augment={}), processor, seed, convention)
+        found = Mixture(replace(section, store=stores, split="val", images=None, questions={}, references=0.0, augment={}), processor, seed, convention)
     except InputError:
         return None
     step = max(1.0, len(found) / section.eval_samples)

@@ -129,7 +129,9 @@ class DataSection:
         grids: Which regions carry a 16 x 16 grid of their box: none, areas (`render.area_like`), or all that are more
             than a box.
         questions: Other wordings by task, one drawn anew for each sample and epoch in place of the stored question.
-        references: Answer with one of a sample's references, where it has several, drawn anew for each sample and epoch.
+        references: Share of the draws, 0 to 1, in which a sample that has several references answers with any of them instead of
+            the first. All sentences are learned; below 1 the first stays the most frequent, so that greedy decoding settles on
+            one where several say the same.
         augment: Arguments of `geotempo.finetune.augment.Augment`.
         evaluate: Stores that the model is to be evaluated on: training that shares images, places or events with their val
             and test samples is refused. None takes what the training stores themselves hold as val and test; [] nothing.
@@ -152,7 +154,7 @@ class DataSection:
     points: bool = False
     grids: Grids = "none"
     questions: dict[str, list[str]] = field(default_factory=dict)
-    references: bool = False
+    references: float = 0.0
     augment: dict[str, Any] = field(default_factory=dict)
     evaluate: tuple[str, ...] | None = None
     allow_leaks: bool = False
@@ -173,9 +175,10 @@ class DataSection:
         check_keys(self.questions, TASKS, "data.questions")
         if self.evaluate is not None and not isinstance(self.evaluate, tuple):
             raise ConfigError(f"data.evaluate must be a list of stores, [] for none, got {self.evaluate!r}")
-        for name in ("allow_leaks", "references"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"data.{name} must be true or false, got {getattr(self, name)!r}")
+        if not isinstance(self.allow_leaks, bool):
+            raise ConfigError(f"data.allow_leaks must be true or false, got {self.allow_leaks!r}")
+        if not 0 <= self.references <= 1:
+            raise ConfigError(f"data.references is a share, 0 to 1, got {self.references}")
         if self.grids not in get_args(Grids):
             raise ConfigError(f"data.grids is {self.grids!r}; allowed: {', '.join(get_args(Grids))}")
         for name, least in (("max_tokens", 1), ("pack_tokens", 1), ("pack_images", 1), ("eval_samples", 1), ("watch", 0)):

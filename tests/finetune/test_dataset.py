@@ -1,5 +1,6 @@
 """Samples become supervised token ids; only the answer is supervised, nothing is cut."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,18 +57,23 @@ def test_references_are_drawn_anew_each_epoch_and_leave_the_regions_alone(tmp_pa
                         {"licence": "CC0-1.0", "references": known})], tmp_path / "store")
     opened = Store(tmp_path / "store")
 
-    def answers(**options) -> set[str]:
-        dataset, seen = StoreDataset(opened, [0], processor, DataSection(str(opened.path), **options)), set()
-        for epoch in range(20):
+    def answers(**options) -> Counter[str]:
+        dataset, seen = StoreDataset(opened, [0], processor, DataSection(str(opened.path), **options)), Counter()
+        for epoch in range(60):
             dataset.epoch = epoch
             item = dataset[0]
             assert dataset.length(0) >= len(item["input_ids"])
-            seen.add(processor.tokenizer.decode(item["input_ids"][item["labels"] != IGNORE]))
+            seen[processor.tokenizer.decode(item["input_ids"][item["labels"] != IGNORE])] += 1
         return seen
 
     whole = target_text(opened[0]) + "</s>"
-    assert answers() == {whole}
-    assert answers(references=True) == {whole.replace(known[0], text) for text in known}
+    assert set(answers()) == {whole}
+    every = {whole.replace(known[0], text) for text in known}
+    for share, low, high in ((1.0, 10, 30), (0.6, 26, 46)):  # the first: 60 (1 - share + share / 3) times, 20 and 36
+        seen = answers(references=share)
+        assert set(seen) == every and low <= seen[whole] <= high
+    with pytest.raises(ConfigError, match="a share, 0 to 1"):
+        DataSection("store", references=1.5)
 
 
 def test_questions_are_drawn_anew_each_epoch(store: Path, processor) -> None:
