@@ -32,7 +32,7 @@ PREFIX = "base_model.model."
 """What PEFT writes before the name of every module."""
 
 # Settings of peft.LoraConfig that make more of a layer than W + s B A, so that no merge is exact.
-_NOT_MERGED = ("alora_invocation_tokens", "arrow_config", "layer_replication", "target_parameters", "use_bdlora", "use_qalora")
+PEFT_ONLY = ("alora_invocation_tokens", "arrow_config", "layer_replication", "target_parameters", "use_bdlora", "use_qalora")
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _NAMED = re.compile(r"\.(lora_[AB])\.\w+\.(weight|bias)$")  # a raw state dict has the adapter's name in between
 _PARTS = re.compile(r"\.(?:lora_\w+|token_adapter|base_layer)(?:\.|$)")
@@ -212,7 +212,7 @@ def merge_adapter(adapter: Path, out: Path, *, base: str | None = None) -> Path:
         MissingExtraError: PEFT is not installed.
     """
     read = read_adapter(adapter)
-    strange = [name for name in _NOT_MERGED if read.config.get(name)]
+    strange = [name for name in PEFT_ONLY if read.config.get(name)]
     if strange:
         raise InputError(f"the adapter {str(adapter)!r} uses {strange[0]}, which no merge can express; serve it with PEFT")
     name = find_base(read, base)

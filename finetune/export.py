@@ -26,6 +26,7 @@ from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
 from geotempo.finetune.adapters import (
     CONFIG,
+    PEFT_ONLY,
     PREFIX,
     WEIGHTS,
     Adapter,
@@ -46,7 +47,6 @@ WITHOUT_LORA = ("llava_onevision",)
 """Families whose class in vLLM 0.32 does not support LoRA."""
 # Inits that keep the base's weights (vllm/lora/peft_helper.py).
 _INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-_PEFT_ONLY = ("alora_invocation_tokens", "arrow_config", "layer_replication", "target_parameters", "use_bdlora", "use_qalora")
 # Of an image processor: what a server can be told by --mm-processor-kwargs.
 _PICTURE = ("size", "crop_size", "image_grid_pinpoints", "image_mean", "image_std", "do_resize", "do_center_crop", "do_pad", "resample")
 
@@ -164,7 +164,7 @@ def problems(adapter: Adapter, fitted: Fitted, base: str) -> list[str]:
         base: Folder or hub name of the base.
     """
     config = adapter.config
-    found = [f"it uses {name}, which only PEFT knows" for name in _PEFT_ONLY if config.get(name)]
+    found = [f"it uses {name}, which only PEFT knows" for name in PEFT_ONLY if config.get(name)]
     family = _family(base)
     if family in WITHOUT_LORA:
         found.append(f"vLLM has no LoRA for {BASES[family].name}")
