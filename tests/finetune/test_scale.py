@@ -53,7 +53,7 @@ class Runs:
             "model": {"base": str(self.base)},
             "data": {"store": str(self.store), "watch": 0},
             "train": {"output_dir": str(self.folder / name), "per_device_train_batch_size": 4 // processes, "learning_rate": 3e-3,
-                      "lr_scheduler_type": "cosine", "weight_decay": 0.01, "max_steps": 6, "save_steps": 3, "logging_steps": 1,
+                      "lr_scheduler_type": "cosine", "max_steps": 6, "save_steps": 3, "logging_steps": 1,
                       "save_total_limit": 3, "report_to": "none", "disable_tqdm": True, **KINDS[kind]},
         }
         return made | ({"lora": {"r": 4, "alpha": 8, "dropout": 0.0}} if method == "lora" else {})
