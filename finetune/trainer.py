@@ -15,7 +15,7 @@ from geotempo.finetune import attention
 from geotempo.finetune.dataset import IGNORE
 from geotempo.finetune.packing import PackedDataset
 from geotempo.finetune.progress import Throughput
-from geotempo.finetune.scale import PROCESSES, load_fsdp2_optimizer, restore_groups, seal, sharding_of, step_samples
+from geotempo.finetune.scale import PROCESSES, load_fsdp2_optimizer, seal, step_samples
 from geotempo.model.bases import module_of
 
 
@@ -169,8 +169,6 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
             load_fsdp2_optimizer(self, Path(checkpoint))
         else:
             super()._load_optimizer_and_scheduler(checkpoint)
-            if checkpoint is not None and sharding_of(self.args) == "zero3":
-                restore_groups(self, Path(checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, and say at the very end how many processes wrote it."""
