@@ -53,7 +53,7 @@ def observe(trainer: Trainer, recipe: Recipe, processor: ProcessorMixin) -> None
     for own in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(own)
     use_own_loggers(trainer)
-    trainer.add_callback(Progress())
+    trainer.add_callback(Progress(disabled=bool(recipe.train.get("disable_tqdm"))))
     if recipe.data.watch:
         choice = choose(recipe.data, recipe.data.watch, trainer.args.seed)
         answerer = Answerer(trainer, processor, convention_of(trainer.model.config, processor), recipe.data)

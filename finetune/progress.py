@@ -78,10 +78,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is Any to
         bar: Stream of the moving line, used if it is a terminal.
         lines: Stream of the lines, used if it is none or there is no moving line.
         clock: Seconds of a clock that only moves forward.
+        disabled: Never a moving line. (`TrainingArguments.disable_tqdm` is set by itself where transformers' log is quiet.)
     """
 
-    def __init__(self, bar: TextIO | None = None, lines: TextIO | None = None,
-                 clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, bar: TextIO | None = None, lines: TextIO | None = None, clock: Callable[[], float] = time.perf_counter, *,
+                 disabled: bool = False) -> None:
+        self._disabled = disabled
         self._bar_stream, self._line_stream, self._clock = bar or sys.stderr, lines or sys.stdout, clock
         self._bar: Any = None
         self._facts: dict[str, str] = {}
@@ -93,7 +95,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is Any to
         if not state.is_world_process_zero or self._began is not None:
             return
         self._began = self._clock(), state.global_step
-        if self._bar_stream.isatty() and not args.disable_tqdm:
+        if self._bar_stream.isatty() and not self._disabled:
             # smoothing=0: the time left follows the mean over the session, with its evaluations, as the rest of it will be
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", smoothing=0, dynamic_ncols=True,
                              bar_format=_BAR, file=self._bar_stream)

@@ -48,8 +48,8 @@ class Clock:
 def played(bar: bool, lines: bool, disabled: bool = False) -> tuple[str, str]:
     """What a run of 4 steps writes to the two streams, an evaluation at step 2 included."""
     moving, still, clock = Stream(bar), Stream(lines), Clock()
-    progress = Progress(moving, still, clock)
-    args = SimpleNamespace(disable_tqdm=disabled)
+    progress = Progress(moving, still, clock, disabled=disabled)
+    args = SimpleNamespace()
     state = SimpleNamespace(is_world_process_zero=True, global_step=0, max_steps=4)
     progress.on_train_begin(args, state, None)
     clock.now = 100.0  # watched answers before the first step
@@ -105,7 +105,7 @@ def test_only_the_first_process_speaks() -> None:
     moving, still = Stream(True), Stream(False)
     progress = Progress(moving, still)
     state = SimpleNamespace(is_world_process_zero=False, global_step=1, max_steps=4)
-    progress.on_epoch_begin(SimpleNamespace(disable_tqdm=False), state, None)
+    progress.on_epoch_begin(None, state, None)
     progress.on_log(None, state, None, {"loss": 1.0})
     progress.on_train_end(None, state, None)
     assert moving.getvalue() == still.getvalue() == ""
