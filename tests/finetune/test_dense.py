@@ -87,9 +87,9 @@ def test_workers_do_not_change_the_result(raw: dict, tmp_path: Path) -> None:
 
 def test_only_the_encoder_learns(raw: dict, store: Path, tmp_path: Path) -> None:
     from geotempo.finetune.recipe import ModelSection
-    from geotempo.finetune.train import build_model
+    from geotempo.finetune.train import composed
 
-    start = build_model(ModelSection(**raw["model"]), [str(store)])[0].state_dict()
+    start = composed(ModelSection(**raw["model"]), [str(store)])[0].state_dict()
     end = load_checkpoint(dense.train(raw))[0].state_dict()
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     assert changed
