@@ -43,7 +43,7 @@ def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: tor
     """
     if spans is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
-    parts = zip(*(states.split(spans, dim=2) for states in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(states, spans, dim=2) for states in (query, key, value)), strict=True)
     return torch.cat([sdpa_attention_forward(module, *part, None, **kwargs)[0] for part in parts], dim=1), None
 
 

@@ -10,6 +10,7 @@ there is no second place that knows the prompt format.
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -107,7 +108,7 @@ class Mixture(ConcatDataset[Features]):
         starts = [0, *self.cumulative_sizes]
         for part, first, end in zip(self.parts, starts[:-1], starts[1:], strict=True):
             part.rows = [part.rows[index - first] for index in kept if first <= index < end]
-        self.cumulative_sizes = self.cumsum(self.datasets)
+        self.cumulative_sizes = list(accumulate(len(part) for part in self.parts))
 
     def start_epoch(self, epoch: int) -> None:
         """Change the draw of wordings and augmentation.

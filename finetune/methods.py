@@ -152,7 +152,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection, blocks: int = 0) -> A
 
 def tied(model: PreTrainedModel) -> bool:
     """Whether the output layer's weights are the token embeddings."""
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight  # type: ignore[no-any-return]
+    return bool(model.get_output_embeddings().weight is model.get_input_embeddings().weight)
 
 
 def embeddings(model: PreTrainedModel) -> list[str]:

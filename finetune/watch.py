@@ -34,7 +34,7 @@ from geotempo.finetune.dataset import item_of, select
 from geotempo.finetune.recipe import DataSection
 from geotempo.finetune.watch_page import Row, Watched, render_page
 from geotempo.model.convention import Convention
-from geotempo.model.errors import GeoTempoError, MissingExtraError
+from geotempo.model.errors import GeoTempoError
 from geotempo.model.files import write_text
 from geotempo.serve.hf import generate_reply
 
@@ -181,10 +181,7 @@ def score(sample: Sample, text: str, finish_reason: str, convention: Convention)
     for name in metrics_of(sample.task):
         metric = METRICS[name]
         if metric.applies(sample):
-            try:
-                sums = metric.statistics([Case(sample, read(sample, text, finish_reason, convention))]).sum(axis=0)
-            except MissingExtraError:  # BLEU without sacrebleu: the next one
-                continue
+            sums = metric.statistics([Case(sample, read(sample, text, finish_reason, convention))]).sum(axis=0)
             return metric.title, round(metric.scale * float(metric.aggregate(sums)), 1)
     return None, None
 

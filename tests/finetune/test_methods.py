@@ -71,7 +71,7 @@ def test_the_last_vision_blocks_are_those_that_the_llm_sees(family: str, tmp_pat
                if "k_proj.bias" not in parameter)  # softmax takes a shift of all keys away
     # where the last but one layer's features are taken, the block behind it is not counted
     assert name.endswith(".0" if family == "llava_next" else ".1")
-    with pytest.raises(ConfigError, match="model.vision_blocks is 9, the vision encoder has [12] blocks that the LLM sees"):
+    with pytest.raises(ConfigError, match=r"model.vision_blocks is 9, the vision encoder has [12] blocks that the LLM sees"):
         methods.vision_blocks(model, 9)
 
 
@@ -151,7 +151,7 @@ def test_quantised_weights_need_adapters_and_a_base(recipe: dict, base: Path) ->
     recipe["model"] = {"base": str(base), "quantize": "nf4"}
     with pytest.raises(ConfigError, match="quantize freezes the quantised weights, so a section lora is needed"):
         parse_recipe(recipe)
-    with pytest.raises(ConfigError, match="model.quantize is 'nf3'; allowed: None, nf4, int8"):
+    with pytest.raises(ConfigError, match=r"model\.quantize is 'nf3'; allowed: None, nf4, int8"):
         parse_recipe(recipe | {"model": {"base": str(base), "quantize": "nf3"}, "lora": {}})
 
 

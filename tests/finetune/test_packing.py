@@ -80,7 +80,7 @@ def test_lengths_are_counted_without_pictures(family: str, sequences: Path, stor
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packed_and_single_logits_are_equal(family: str, sequences: Path, tmp_path: Path) -> None:
-    model, processor, mixture, lengths = packed(sequences, family, tmp_path)
+    model, processor, mixture, _ = packed(sequences, family, tmp_path)
     assert len(mixture) == 6
     pack = [mixture[index] for index in (3, 0, 5, 1, 4, 2)]
     batch = Collator(processor.tokenizer.pad_token_id, 4096, positions_for(model.config))([pack])

@@ -32,7 +32,6 @@ from geotempo.serve.hf import HFPredictor, generate_reply
 from tests.finetune.conftest import picture, samples
 
 ROOT = Path(__file__).parents[2]
-in_ci = pytest.mark.skipif("CI" not in os.environ, reason="processes of their own take half a minute; set CI=1 to run them")
 
 
 def rows_of(run: Path) -> list[dict]:
@@ -158,7 +157,7 @@ def test_a_resumed_run_has_each_answer_once_and_as_undisturbed(recipe: dict, val
     assert "answered 4 times, last at step 8" in (run / "watch.html").read_text()
 
 
-@in_ci
+@pytest.mark.slow
 def test_a_killed_run_has_each_answer_once_and_as_undisturbed(recipe: dict, val_store: Path, tmp_path: Path) -> None:
     whole = resumable(recipe, val_store)
     recipe["train"]["output_dir"] = str(tmp_path / "killed")
@@ -285,7 +284,7 @@ def test_a_sample_that_does_not_fit_is_told_and_stops_nothing(recipe: dict, stor
     assert "not answered" in (out / "watch.html").read_text()
 
 
-@in_ci
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", [{}, {"deepspeed": "zero3"}, {"fsdp_config": "fsdp2"}], ids=["ddp", "zero3", "fsdp2"])
 def test_two_processes_answer_as_one_and_one_of_them_writes(recipe: dict, base: Path, val_store: Path, tmp_path: Path,
                                                            sharding: dict) -> None:
