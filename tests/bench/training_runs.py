@@ -152,9 +152,12 @@ def trl(folder: Path, spec: dict[str, Any], clock: Clock) -> None:
 
 
 def floor(folder: Path, spec: dict[str, Any], clock: Clock) -> None:
-    """A bare loop over padded batches of similar length: PyTorch, the processor and the model, nothing else."""
+    """A bare loop over padded batches of similar length: PyTorch, the processor and the model, nothing else.
+
+    It computes logits where a token is supervised and nowhere else, as GeoTempo does, or it would be no floor.
+    """
     model, processor = load(folder)
-    rows, batches = Rows(folder), []
+    rows = Rows(folder)
     order = get_length_grouped_indices(rows.lengths, spec["batch"] * spec["accumulate"],
                                        generator=torch.Generator().manual_seed(spec["seed"]))
     batches = [order[at : at + spec["batch"]] for at in range(0, len(order), spec["batch"])]
@@ -166,7 +169,9 @@ def floor(folder: Path, spec: dict[str, Any], clock: Clock) -> None:
         supervised = sum((batch["labels"] != IGNORE).sum() for batch in accumulated)
         for batch in accumulated:
             clock.saw(batch)
-            model(**batch, num_items_in_batch=supervised).loss.backward()
+            ahead = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)
+            kept = (ahead != IGNORE).any(dim=0).nonzero()[:, 0]
+            model(**batch, use_cache=False, logits_to_keep=kept, shift_labels=ahead[:, kept], num_items_in_batch=supervised).loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, CLIP)
         optimizer.step()
         optimizer.zero_grad()
