@@ -234,8 +234,10 @@ class Recipe:
     lora: LoraSection | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary, for the copy beside a checkpoint."""
-        return dataclasses.asdict(self)
+        """Plain dictionary, for the copy beside a checkpoint and its card; access tokens are left out of it."""
+        given = dataclasses.asdict(self)
+        given["train"] = {key: f"<{key.upper()}>" if key.endswith("_token") else value for key, value in self.train.items()}
+        return given
 
 
 def read_yaml(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:

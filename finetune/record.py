@@ -81,10 +81,8 @@ def record(recipe: Recipe, args: TrainingArguments, dataset: Mixture, model: nn.
         leaks, versions and hardware.
     """
     config = getattr(model, "config", None)
-    given = recipe.to_dict()
-    given["train"] = {key: f"<{key.upper()}>" if key.endswith("_token") else value for key, value in given["train"].items()}
     facts = {
-        "recipe": given, "arguments": args.to_dict(), "samples": len(dataset), "data": dataset.fingerprint,
+        "recipe": recipe.to_dict(), "arguments": args.to_dict(), "samples": len(dataset), "data": dataset.fingerprint,
         # ZeRO-3 splits parameters and keeps the whole size beside them
         "trainable_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad),
         "attention": getattr(config, "_attn_implementation", None),

@@ -198,7 +198,8 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         ConfigError: An unknown key (with the nearest known one) or a value that TrainingArguments refuses.
     """
     check_keys(given, [f.name for f in dataclasses.fields(TrainingArguments) if f.init], "train")
-    given = scale.resolve(given)
+    # YAML 1.1 reads a bare `no` as false.
+    given = {key: "no" if key.endswith("_strategy") and value is False else value for key, value in scale.resolve(given).items()}
     defaults = _DEFAULTS | {"run_name": Path(given["output_dir"]).name,
                             "use_liger_kernel": liger_default(cuda=not given.get("use_cpu", _DEFAULTS["use_cpu"]))}
     try:

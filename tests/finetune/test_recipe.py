@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from geotempo.finetune.recipe import parse_recipe, read_yaml
 from geotempo.finetune.train import training_arguments
@@ -19,8 +20,6 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
 
 
 def test_overrides_are_yaml_values(recipe: dict, tmp_path: Path) -> None:
-    import yaml
-
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(recipe))
     raw = read_yaml(path, ["train.learning_rate=1e-4", "lora.r=4", "data.tasks=[change_caption]"])
@@ -65,3 +64,16 @@ def test_an_override_without_value_is_refused(tmp_path: Path) -> None:
     path.write_text("model: {}")
     with pytest.raises(ConfigError, match=r"section\.key=value"):
         read_yaml(path, ["train.learning_rate"])
+
+
+def test_a_bare_no_of_yaml_is_a_strategy(tmp_path: Path) -> None:
+    given = yaml.safe_load(f"{{output_dir: {tmp_path}, eval_strategy: no, save_strategy: no}}")
+    args = training_arguments(given)
+    assert (args.eval_strategy.value, args.save_strategy.value) == ("no", "no")
+
+
+def test_access_tokens_stay_out_of_copies_of_a_recipe(recipe: dict) -> None:
+    recipe["train"]["hub_token"] = "hf_secret"
+    written = str(parse_recipe(recipe).to_dict())
+    assert "hf_secret" not in written
+    assert "<HUB_TOKEN>" in written
