@@ -101,6 +101,25 @@ def test_a_checkpoint_of_another_sharding_or_batch_is_refused(tmp_path: Path) ->
         scale.prepare_resume(run_of("zero2", 2, 2), tmp_path)
 
 
+@pytest.mark.parametrize(("decay", "rates", "refused"), [(0.0, {}, False), (0.01, {}, True), (0.0, {"projector": 1e-5}, True)])
+def test_zero_with_several_groups_of_weights_needs_as_many_processes(
+        base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decay: float, rates: dict[str, float], refused: bool) -> None:
+    converted: list[Path] = []
+    monkeypatch.setattr(scale, "to_universal", converted.append)
+    scale.seal(tmp_path, run_of("zero2", 4, 2).args)
+    run = run_of("zero2", 8, 1)  # as many samples per step
+    run.args.weight_decay, run.learning_rates, run.model = decay, rates, load_checkpoint(base)[0]
+    run.get_decay_parameter_names = lambda model: [name for name, _ in model.named_parameters() if "norm" not in name]
+    run.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=SimpleNamespace(hf_ds_config=SimpleNamespace(config={}))))
+    if refused:
+        with pytest.raises(ConfigError, match=r"written by 4 processes, this run has 8; .*use 4 processes or fsdp2"):
+            scale.prepare_resume(run, tmp_path)
+        assert not converted
+    else:
+        scale.prepare_resume(run, tmp_path)
+        assert converted == [tmp_path]
+
+
 def test_quantised_weights_are_not_split() -> None:
     with pytest.raises(ConfigError, match=r"model\.quantize: nf4 does not go with zero3.*zero2"):
         scale.start(run_of("zero3", 2, 2).args, "nf4")
