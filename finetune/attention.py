@@ -60,7 +60,9 @@ def use(model: nn.Module) -> bool:
     Returns:
         Whether the LLM attends by sample now.
     """
-    llm: Any = next(module for name, module in model.named_modules() if name.endswith("language_model"))
+    llm: Any = next((module for name, module in model.named_modules() if name.endswith("language_model")), None)
+    if llm is None:
+        return False
     if llm.config._attn_implementation == "sdpa":
         llm.set_attn_implementation(NAME)
     return bool(llm.config._attn_implementation == NAME)

@@ -4,6 +4,7 @@ A server: reads one JSON job per line, `{"processes": 2, "recipe": {...}, "log":
 that torchrun gives, and answers with one line: the exit codes, and the last line of the first process' log.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -88,7 +89,9 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    import deepspeed  # noqa: F401  # before the forks, as all that takes long
+    # before the forks, as all that takes long
+    with contextlib.suppress(ImportError):
+        import deepspeed  # noqa: F401
     import torch.distributed.checkpoint  # noqa: F401
     import transformers.trainer  # noqa: F401
 

@@ -174,7 +174,6 @@ def test_a_run_logs_its_rates_to_one_tensorboard_that_a_resumed_run_goes_on_with
                                                            found["train/supervised_tokens_per_second"], strict=True))
     # as if killed after step 4 was logged and before its checkpoint was whole
     (out / "checkpoint-4" / "trainer_state.json").unlink()
-    watched_recipe["train"]["learning_rate"] = 1e-3
     train(parse_recipe(watched_recipe))
     again = scalars(out / "tensorboard")
     assert [step for step, _ in again["train/loss"]] == [1, 2, 3, 4]

@@ -39,6 +39,7 @@ def losses(run: Path) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
+@needs_deepspeed
 def test_a_short_name_is_a_shipped_file_and_a_path_stays_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")
     mine = tmp_path / "zero.json"
