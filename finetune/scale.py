@@ -370,7 +370,8 @@ def needs_stand_in(args: TrainingArguments, model: nn.Module, image_counts: Sequ
         model: The model, frozen as it is trained.
         image_counts: Images of each sample that is trained on or evaluated.
     """
-    if args.world_size == 1 or not image_counts or min(image_counts) > 0 or max(image_counts) == 0:
+    launched = args.world_size > 1 or torch.distributed.is_initialized()  # torchrun with one process waits for itself
+    if not launched or not image_counts or min(image_counts) > 0 or max(image_counts) == 0:
         return False
     learns = any(parameter.requires_grad and module_of(name) != "language_model" for name, parameter in model.named_parameters())
     return learns or sharding_of(args) in ("zero3", "fsdp2")
