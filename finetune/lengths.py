@@ -32,8 +32,8 @@ def measure(mixture: Mixture, processor: ProcessorMixin, section: DataSection, c
     """
     key = _key(mixture, processor, section)
     tag = cache.with_suffix(".json")
-    if tag.is_file() and cache.is_file() and json.loads(tag.read_text(encoding="utf-8")) == key:
-        kept: Lengths = np.load(cache, allow_pickle=False)
+    kept = _kept(cache, tag, key)
+    if kept is not None and len(kept) == len(mixture):
         return kept
     counted = (part.length(index) for part in mixture.parts for index in range(len(part)))
     lengths = np.fromiter(tqdm(counted, "counting tokens", len(mixture), unit=" samples", leave=False, mininterval=0.5, delay=2),
@@ -43,6 +43,17 @@ def measure(mixture: Mixture, processor: ProcessorMixin, section: DataSection, c
     np.save(cache, lengths)
     write_text(tag, json.dumps(key))
     return lengths
+
+
+def _kept(cache: Path, tag: Path, key: dict[str, str]) -> Lengths | None:
+    """Lengths that an earlier run counted for the same key; a damaged file counts as none."""
+    try:
+        if json.loads(tag.read_text(encoding="utf-8")) == key:
+            found: Lengths = np.load(cache, allow_pickle=False)
+            return found
+    except (OSError, ValueError, EOFError):
+        pass
+    return None
 
 
 def _key(mixture: Mixture, processor: ProcessorMixin, section: DataSection) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Where a run's numbers go: TensorBoard by default, W&B and trackio by name (`train.report_to`)."""
 
 import difflib
-import importlib.util
 import os
 import secrets
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 from transformers import Trainer
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, TensorBoardCallback, WandbCallback
 
-from geotempo.model.errors import ConfigError, MissingExtraError
+from geotempo.model.errors import ConfigError, require
 from geotempo.model.files import write_text
 
 EXTRAS = {"tensorboard": "train", "wandb": "wandb", "trackio": "trackio"}
@@ -38,8 +37,7 @@ def check_loggers(names: Sequence[str]) -> None:
             raise ConfigError(f"train.report_to names the unknown logger {name!r}; {hint}allowed: none, "
                               f"{', '.join([*EXTRAS, *sorted(set(INTEGRATION_TO_CALLBACK) - set(EXTRAS))])}")
         if name in EXTRAS:
-            if importlib.util.find_spec(name) is None:
-                raise MissingExtraError(name, EXTRAS[name], f"train.report_to: {name}")
+            require(name, EXTRAS[name], f"train.report_to: {name}")
             continue
         try:
             INTEGRATION_TO_CALLBACK[name]()

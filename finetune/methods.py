@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from geotempo.finetune.recipe import LoraSection, ModelSection
 from geotempo.model.bases import Base, base_of, lora_modules, module_of
-from geotempo.model.errors import ConfigError, MissingExtraError, ModelError
+from geotempo.model.errors import ConfigError, MissingExtraError, ModelError, require
 
 
 def choose_dtype(section: ModelSection, *, lora: bool, bf16: bool) -> torch.dtype:
@@ -66,8 +66,7 @@ def quantization(kind: str, base: Base, compute: torch.dtype) -> Any:
     Raises:
         MissingExtraError: bitsandbytes is not installed.
     """
-    if not installed("bitsandbytes"):
-        raise MissingExtraError("bitsandbytes", "qlora", f"model.quantize: {kind}")
+    require("bitsandbytes", "qlora", f"model.quantize: {kind}")
     from transformers import BitsAndBytesConfig
 
     kept = [f"model.{base.vision}", f"model.{base.projector}", "lm_head"]  # matched from the start of a module's name

@@ -6,6 +6,7 @@ so its keys and their meaning are documented there. Unknown keys are refused wit
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,8 +61,7 @@ def read_section(kind: type[T], given: Any, where: str) -> T:
     for entry in known:
         value, plain = given.get(entry.name), _PLAIN.get(entry.type)
         if plain and entry.name in given and (isinstance(value, bool) != (plain == (bool,)) or not isinstance(value, plain)):
-            raise ConfigError(f"{where}.{entry.name} must be of type {plain[-1].__name__}, got {value!r}; "
-                              "YAML reads 1e-3 as text, write 0.001 or 1.0e-3")
+            raise ConfigError(f"{where}.{entry.name} must be of type {plain[-1].__name__}, got {value!r}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
@@ -240,6 +240,13 @@ class Recipe:
         return given
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe, and 1e-4 is a number, as YAML 1.2 and everybody has it; YAML 1.1 reads it as text."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
 def read_yaml(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Read a recipe file and apply `section.key=value` overrides, values in YAML.
 
@@ -247,7 +254,7 @@ def read_yaml(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
         ConfigError: The file is missing, is no YAML mapping, or an override has no '='.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {str(path)!r}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -270,7 +277,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"the override {override!r} goes into {section!r}, which holds no keys")
     try:
-        target[key] = yaml.safe_load(value)
+        target[key] = yaml.load(value, _Loader)
     except yaml.YAMLError:
         raise ConfigError(f"the value of the override {override!r} is not valid YAML") from None
 

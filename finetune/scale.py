@@ -8,7 +8,6 @@ ones, checkpoints that say how they were written, and resuming on another number
 Process 0 alone writes and prints; whatever all processes have to call is said to be *collective*.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 
 from geotempo.finetune.dataset import IGNORE, Features, tokenize
 from geotempo.model.bases import module_of
-from geotempo.model.errors import ConfigError, MissingExtraError, ModelError
+from geotempo.model.errors import ConfigError, ModelError, require
 from geotempo.model.files import write_text
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -62,8 +61,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
             train[key] = _config_file(key, train[key])
     if train.get("fsdp_config"):
         train.setdefault("fsdp", True)
-    if train.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
-        raise MissingExtraError("deepspeed", "deepspeed", "train.deepspeed")
+    if train.get("deepspeed"):
+        require("deepspeed", "deepspeed", "train.deepspeed")
     asked = next((key for key in ("deepspeed", "fsdp") if train.get(key)), None)
     if asked and "LOCAL_RANK" not in os.environ:
         raise ConfigError(f"train.{asked} needs a launcher, also for one process: {_LAUNCH} (or accelerate launch)")

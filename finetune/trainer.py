@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from geotempo.finetune.packing import PackedDataset
 from geotempo.finetune.progress import Throughput
 from geotempo.finetune.scale import PROCESSES, load_fsdp2_optimizer, seal, step_samples
 from geotempo.model.bases import module_of
+from geotempo.model.checkpoints import reading
 
 
 class Epochs(Protocol):
@@ -147,11 +149,12 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         """
         target = model if model is not None else self.model
         # A PEFT wrapper's adapters and FSDP's shards are read by their own names.
-        if not isinstance(target, PreTrainedModel) or self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, target)
-            return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
-        target.load_state_dict(saved.state_dict())
+        with _reading(resume_from_checkpoint):
+            if not isinstance(target, PreTrainedModel) or self.is_fsdp_enabled:
+                super()._load_from_checkpoint(resume_from_checkpoint, target)
+                return
+            saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+            target.load_state_dict(saved.state_dict())
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """One epoch; nothing where the last step was taken already, by a run that was stopped before its final folder was written.
@@ -165,15 +168,27 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both for resuming."""
-        if checkpoint is not None and self.is_fsdp_enabled:
-            load_fsdp2_optimizer(self, Path(checkpoint))
-        else:
-            super()._load_optimizer_and_scheduler(checkpoint)
+        with _reading(checkpoint):
+            if checkpoint is not None and self.is_fsdp_enabled:
+                load_fsdp2_optimizer(self, Path(checkpoint))
+            else:
+                super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Load the states of the random generators for resuming."""
+        with _reading(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, and say at the very end how many processes wrote it."""
         super()._save_checkpoint(model, trial)
         seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self.args)
+
+
+def _reading(checkpoint: str | None) -> AbstractContextManager[None]:
+    """Turn what a damaged checkpoint raises into a `ModelError` that says how to go on."""
+    return reading(str(checkpoint), "the state of a run", "Delete this folder and run again: the run goes on from the checkpoint "
+                   "before it, or begins anew where there is none")
 
 
 def supervised_positions(labels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -111,10 +111,18 @@ class Journal:
         """
         set_aside_broken_end(self.path)
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        every = [json.loads(line) for line in lines]
-        self.rows = [row for row in every if step and row["step"] <= step]
-        if len(self.rows) < len(every):
+        self.rows = [row for number, line in enumerate(lines, 1) if (row := self._read(line, number)) and step and row["step"] <= step]
+        if len(self.rows) < len(lines):
             write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))
+
+    def _read(self, line: str, number: int) -> Row | None:
+        """A row; None, and a word about it, for a line that is none."""
+        try:
+            row: Row = json.loads(line)
+            return row if row["step"] >= 0 and row["id"] else None
+        except (ValueError, KeyError, TypeError):
+            print(f"{self.path}, line {number} is no watched answer and is left out")
+            return None
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append answers and return when they are on the disk."""

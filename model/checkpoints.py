@@ -7,6 +7,7 @@ and with the pixel budget of a sequence; both are saved with a tuned checkpoint,
 """
 
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -141,7 +142,7 @@ def reading(name: str, what: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(f"cannot load {what} from {name!r}: {first}. {advice}") from None
 

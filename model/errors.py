@@ -4,6 +4,8 @@ A message says what was given, what is allowed and what to do. The command line 
 with code 2; anything else that escapes is a bug.
 """
 
+import importlib.util
+
 
 class GeoTempoError(Exception):
     """Base of every error that a user can cause or mend."""
@@ -31,3 +33,18 @@ class MissingExtraError(GeoTempoError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package!r}, which is not installed; "
                          f'run: pip install "geotempo[{extra}]"')
+
+
+def require(package: str, extra: str, purpose: str) -> None:
+    """Refuse to begin without an optional package, before anything imports it.
+
+    Args:
+        package: As it is imported.
+        extra: Extra of GeoTempo that brings it.
+        purpose: What needs it, the beginning of the message.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, extra, purpose)

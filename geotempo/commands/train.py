@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geotempo.model.errors import ConfigError
+from geotempo.model.errors import ConfigError, require
 
 
 def train(
@@ -31,6 +31,7 @@ def train(
 
         typer.echo(f"wrote {sam.train(raw, restart=restart)}")
         return
+    require("accelerate", "train", "training")
     if kind == "dense":
         from geotempo.finetune import dense
 

@@ -208,7 +208,7 @@ def test_loggers_that_are_unknown_or_not_installed(monkeypatch: pytest.MonkeyPat
         check_loggers(["clearml"])
     check_loggers(["tensorboard"])
     find = importlib.util.find_spec
-    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None if name in loggers.EXTRAS else find(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in loggers.EXTRAS else find(name))
     for name, extra in (("wandb", "wandb"), ("trackio", "trackio"), ("tensorboard", "train")):
         with pytest.raises(MissingExtraError, match=rf'{name}.*pip install "geotempo\[{extra}\]"'):
             check_loggers([name])

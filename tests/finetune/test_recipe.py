@@ -23,7 +23,7 @@ def test_overrides_are_yaml_values(recipe: dict, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(recipe))
     raw = read_yaml(path, ["train.learning_rate=1e-4", "lora.r=4", "data.tasks=[change_caption]"])
-    assert float(raw["train"]["learning_rate"]) == 1e-4
+    assert raw["train"]["learning_rate"] == 1e-4
     assert raw["lora"] == {"r": 4}
     assert parse_recipe(raw).data.tasks == ("change_caption",)
 
@@ -77,3 +77,13 @@ def test_access_tokens_stay_out_of_copies_of_a_recipe(recipe: dict) -> None:
     written = str(parse_recipe(recipe).to_dict())
     assert "hf_secret" not in written
     assert "<HUB_TOKEN>" in written
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("2E3", 2000.0), ("-1.5e-2", -0.015), (".5e1", 5.0), ("1e", "1e"), ("e5", "e5"),
+                                             ("1e4.5", "1e4.5"), ("12", 12), ("0.5", 0.5)])
+def test_numbers_are_read_as_everybody_writes_them(tmp_path: Path, text: str, value: object) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"train: {{learning_rate: {text}}}")
+    assert read_yaml(path)["train"]["learning_rate"] == value
+    path.write_text("train: {}")
+    assert read_yaml(path, [f"train.learning_rate={text}"])["train"]["learning_rate"] == value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from geotempo.finetune.recipe import parse_recipe
 from geotempo.finetune.train import train
 from geotempo.finetune.trainer import LengthSampler, last_checkpoint
 from geotempo.model.checkpoints import load_checkpoint
+from geotempo.model.errors import MissingExtraError, ModelError
 from geotempo.serve.hf import HFPredictor
 
 
@@ -147,3 +149,42 @@ def test_batches_by_length_are_reproducible_and_complete() -> None:
     assert sum(len(set(batch)) == 1 for batch in batches) >= 6  # none at random
     sampler.set_epoch(1)
     assert list(sampler) != first
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(recipe: dict, name: str) -> None:
+    recipe["train"] |= {"max_steps": 4, "save_steps": 1, "save_total_limit": None}
+    run = train(parse_recipe(recipe)).parent
+    expected = losses(run)
+    shutil.rmtree(run / "checkpoint-4")
+    damaged = run / "checkpoint-3" / name
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"cannot load the state of a run from '.*checkpoint-3'.*Delete this folder and run again"):
+        train(parse_recipe(recipe))
+    assert damaged.is_file() and (run / "checkpoint-2").is_dir()
+    shutil.rmtree(run / "checkpoint-3")
+    train(parse_recipe(recipe))
+    assert losses(run) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "bytes_"), [("lengths.npy", b"junk"), ("lengths.npy", b""), ("lengths.json", b"{")])
+def test_damaged_counts_are_counted_again(recipe: dict, name: str, bytes_: bytes) -> None:
+    recipe["train"] |= {"max_steps": 1, "save_steps": 1}
+    run = train(parse_recipe(recipe)).parent
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(bytes_)
+    train(parse_recipe(recipe), restart=True)
+    assert (run / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["llm", "dense"])
+def test_training_without_its_extra_names_it(recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    import importlib.util
+
+    from geotempo.commands.train import train as command
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"kind": kind, **recipe}))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"training needs the package 'accelerate'.*geotempo\[train\]"):
+        command(path)

@@ -313,3 +313,14 @@ def test_two_processes_answer_as_one_and_one_of_them_writes(recipe: dict, base: 
 
 def allowed(predictor: HFPredictor, sample: Sample) -> int:
     return 2 * len(predictor.processor.tokenizer(target_text(sample), add_special_tokens=False)["input_ids"]) + 16
+
+
+def test_a_damaged_line_of_the_journal_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "answers.jsonl"
+    whole = [json.dumps({"step": step, "id": "a"}) for step in (0, 2)]
+    path.write_text("\n".join([whole[0], "{broken", "[]", whole[1], '{"step": 4']))
+    journal = Journal(path)
+    journal.go_back_to(4)
+    assert [row["step"] for row in journal.rows] == [0, 2]
+    assert path.read_text().splitlines() == whole
+    assert "line 2 is no watched answer and is left out" in capsys.readouterr().out
