@@ -7,19 +7,17 @@
 ```
 """
 
-import fcntl
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from geotempo.data_builders import under_way
 from geotempo.data_builders.schema import dumps
 from geotempo.model.errors import InputError
-from geotempo.model.files import sync_folder, write_atomic, write_text
+from geotempo.model.files import write_atomic, write_text
 
 MANIFEST = "geotempo.json"
 FORMAT = "geotempo-export"
@@ -59,15 +57,10 @@ class Exporting:
 
     def __init__(self, out: Path, plan: dict[str, Any]) -> None:
         self.out, self.plan = out, plan
-        self.folder = out.with_name(out.name + ".building")
+        self.folder = under_way.beside(out)
         _refuse_foreign(out, plan["trainer"])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(f"another process is writing {out}; wait for it or choose another folder") from None
+        under_way.take_back(out)
+        self._lock = under_way.hold(out)
         self.parts: dict[str, Part] = {}
         self._resume()
 
@@ -92,15 +85,7 @@ class Exporting:
         """Write the manifest and the list of what was set aside, and give the folder its final name."""
         write_atomic(self.folder / REJECTED, self._write_rejected)
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        old = self.out.with_name(self.out.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.out.exists():
-            os.replace(self.out, old)
-        os.replace(self.folder, self.out)
-        sync_folder(self.out.parent)
-        shutil.rmtree(self.out / ".journal")
-        (self.out / ".lock").unlink()
-        shutil.rmtree(old, ignore_errors=True)
+        under_way.put_in_place(self.out)
 
     def __enter__(self) -> Self:
         return self
@@ -117,12 +102,7 @@ class Exporting:
 
     def _resume(self) -> None:
         """Take over the parts of a killed run with the same plan; start afresh otherwise."""
-        written = self._journal("plan")
-        if not written.is_file() or written.read_text(encoding="utf-8") != dumps(self.plan):
-            for path in self.folder.iterdir():
-                if path.name != ".lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            write_text(written, dumps(self.plan))
+        under_way.begin(self.folder, self.plan)
         for path in sorted(self.folder.glob(".journal/*-[0-9]*.json")):
             part = Part(**json.loads(path.read_text(encoding="utf-8"))["part"])
             self.parts[part.name] = part

@@ -15,7 +15,7 @@ from geotempo.data_builders.format_samples import Conversation, Conversations
 from geotempo.data_builders.pictures import SUFFIXES
 from geotempo.data_builders.sample import IMAGE
 from geotempo.data_builders.schema import Row, dumps
-from geotempo.model.files import write_atomic
+from geotempo.model.files import sync, write_atomic
 from geotempo.model.records import ImageRecord
 
 SYNCING = 8
@@ -63,7 +63,7 @@ class Tagged:
                     without.append(line)
             handle.writelines(without)
         with ThreadPoolExecutor(SYNCING) as pool:  # waits for the disk only
-            list(pool.map(_sync, self._unsynced))
+            list(pool.map(sync, self._unsynced))
         self._unsynced.clear()
 
     def finish(self, folder: Path, parts: Iterable[Part]) -> None:
@@ -96,14 +96,6 @@ class Tagged:
             self._unsynced.append(path)
         self._written.add(key)
         return stem + suffix
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _join(paths: Iterable[Path], whole: Path) -> None:

@@ -6,11 +6,8 @@ close after a number of samples or image bytes, both functions of the input alon
 uninterrupted build give the same bytes.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geotempo.data_builders import under_way
 from geotempo.data_builders.digests import DigestSet
 from geotempo.data_builders.records import BROKEN_FILE
 from geotempo.data_builders.sample import Sample
@@ -34,7 +32,7 @@ from geotempo.data_builders.schema import (
     prepare,
 )
 from geotempo.model.errors import InputError
-from geotempo.model.files import sync_folder, write_atomic, write_text
+from geotempo.model.files import write_atomic, write_text
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
@@ -74,17 +72,10 @@ class Building:
     def __init__(self, out: Path, plan: dict[str, Any], images: Images = "copy", root: Path | None = None) -> None:
         self.out = out
         self.images, self.root = images, root.resolve() if root else None
-        self.folder = out.with_name(out.name + ".building")
-        self._aside = out.with_name(out.name + ".journal")
+        self.folder = under_way.beside(out)
         refuse_foreign(out, plan)
-        self._take_back()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(f"another process is building {out}; wait for it or choose another folder") from None
+        under_way.take_back(out)
+        self._lock = under_way.hold(out)
         self.blocks: list[dict[str, Any]] = []
         self._ids, self._images = DigestSet(), DigestSet()
         self._shards: Counter[str] = Counter()
@@ -172,25 +163,7 @@ class Building:
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         if describe is not None:
             describe(self.folder)
-        (self.folder / ".lock").unlink(missing_ok=True)
-        old = self.out.with_name(self.out.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(self.folder / ".journal", self._aside)
-        if self.out.exists():
-            os.replace(self.out, old)
-        os.replace(self.folder, self.out)
-        sync_folder(self.out.parent)
-        shutil.rmtree(self._aside)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def _take_back(self) -> None:
-        """Put the journal back that a run moved aside which was killed in its last moment."""
-        if not self._aside.is_dir():
-            return
-        if self.folder.is_dir() and not (self.folder / ".journal").is_dir():
-            os.replace(self._aside, self.folder / ".journal")
-        else:
-            shutil.rmtree(self._aside)
+        under_way.put_in_place(self.out)
 
     def files(self) -> list[dict[str, Any]]:
         """Manifest entries of all shards, sorted by path."""
@@ -263,12 +236,7 @@ class Building:
 
     def _resume(self, plan: dict[str, Any]) -> None:
         """Take over the committed blocks of an interrupted run with the same plan; start afresh otherwise."""
-        written = self.folder / ".journal" / "plan.json"
-        if not written.is_file() or written.read_text(encoding="utf-8") != dumps(plan):
-            for path in self.folder.iterdir():
-                if path.name != ".lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            write_text(written, dumps(plan))
+        under_way.begin(self.folder, plan)
         while (journal := self._journal(len(self.blocks))).is_file():
             block = json.loads(journal.read_text(encoding="utf-8"))
             if not all(_intact(self.folder, entry) for entry in block["files"]):

@@ -35,7 +35,7 @@ def count(*paths):
     if names == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(*paths)
-shards.os.replace = count
+os.replace = count
 build_store("levir-mci", Path(sys.argv[1]), Path(sys.argv[2]), progress=False)
 """
 
