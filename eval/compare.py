@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from geotempo.eval.metrics.paired import FloatArray, cluster_sums, holm, paired_interval, paired_test
+from geotempo.eval.metrics.bootstrap import FloatArray, cluster_sums
+from geotempo.eval.metrics.paired import holm, paired_interval, paired_test
 from geotempo.eval.score import RESULTS, SCORED
 from geotempo.eval.scorers import METRICS
 from geotempo.model.errors import InputError

@@ -184,12 +184,10 @@ def held_out(section: DataSection, processor: ProcessorMixin, seed: int, convent
         At most `section.eval_samples` samples, evenly spread over those there are; None if there is none.
     """
     stores = section.stores if section.evaluate is None else section.evaluate
-    if not stores:
+    wanted = replace(section, store=stores or section.store, split="val", images=None, questions={}, references=0.0, augment={})
+    if not any(select(Store(Path(folder)), wanted) for folder in stores):
         return None
-    try:
-        found = Mixture(replace(section, store=stores, split="val", images=None, questions={}, references=0.0, augment={}), processor, seed, convention)
-    except InputError:
-        return None
+    found = Mixture(wanted, processor, seed, convention)
     step = max(1.0, len(found) / section.eval_samples)
     found.keep([int(number * step) for number in range(min(len(found), section.eval_samples))])
     return found

@@ -1,7 +1,7 @@
 """What of a model is trained, and how it runs: LoRA and its kin, quantised weights, vision blocks, attention, fused kernels."""
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -158,6 +158,25 @@ def embeddings(model: PreTrainedModel) -> list[str]:
     """Names of the token embeddings and, where it is not tied to them, of the output layer."""
     wanted = [model.get_input_embeddings()] + ([] if tied(model) else [model.get_output_embeddings()])
     return [name for name, module in model.named_modules() if any(module is one for one in wanted)]
+
+
+def optimizer_groups(model: nn.Module, rates: Mapping[str, float], rate: float, decayed: Collection[str],
+                     decay: float) -> dict[tuple[float, float], list[nn.Parameter]]:
+    """What is trained, by (learning rate, weight decay).
+
+    Args:
+        model: Of one of `geotempo.model.bases.BASES`, or a PEFT wrapper of it.
+        rates: Learning rate by module.
+        rate: Of all others.
+        decayed: Names of the parameters that decay.
+        decay: Their weight decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = rates.get(module_of(name), rate), decay if name in decayed else 0.0
+            groups.setdefault(key, []).append(parameter)
+    return groups
 
 
 def trained(model: nn.Module) -> Iterable[nn.Parameter]:

@@ -25,6 +25,7 @@ from transformers import ProcessorMixin, TrainingArguments
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from geotempo.finetune.dataset import IGNORE, Features, tokenize
+from geotempo.finetune.methods import optimizer_groups
 from geotempo.model.bases import module_of
 from geotempo.model.errors import ConfigError, ModelError, require
 from geotempo.model.files import write_text
@@ -291,10 +292,8 @@ def prepare_resume(trainer: Any, checkpoint: Path) -> None:
 
 def _several_groups(trainer: Any) -> bool:
     """Whether the optimizer will have more than one group: other rates by module, or decay on some weights only."""
-    decayed = set(trainer.get_decay_parameter_names(trainer.model)) if trainer.args.weight_decay else set()
-    groups = {(trainer.learning_rates.get(module_of(name)), name in decayed)
-              for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
-    return len(groups) > 1
+    decayed = set(trainer.get_decay_parameter_names(trainer.model))
+    return len(optimizer_groups(trainer.model, trainer.learning_rates, trainer.args.learning_rate, decayed, trainer.args.weight_decay)) > 1
 
 
 def to_universal(checkpoint: Path) -> None:

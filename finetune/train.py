@@ -180,12 +180,12 @@ def finish(recipe: Recipe, found: Leaks, trained: Any, processor: ProcessorMixin
             processor.save_pretrained(out / "adapter")
             write_model_card(out / "adapter", recipe, found)
             copy_record(out, out / "adapter")
-        if recipe.model.quantize:  # never into the quantised weights: their rounding would stay in the model
-            merge_adapter(out / "adapter", out / "final", base=recipe.model.base)
-            write_model_card(out / "final", recipe, found)
-            return out / "final"
-        model = trained.merge_and_unload()
-    save_checkpoint(model, processor, out / "final", dtype)
+        if not recipe.model.quantize:
+            model = trained.merge_and_unload()
+    if recipe.model.quantize:  # never into the quantised weights: their rounding would stay in the model
+        merge_adapter(out / "adapter", out / "final", base=recipe.model.base)
+    else:
+        save_checkpoint(model, processor, out / "final", dtype)
     write_model_card(out / "final", recipe, found)
     copy_record(out, out / "final")
     return out / "final"

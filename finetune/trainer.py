@@ -14,10 +14,10 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from geotempo.finetune import attention
 from geotempo.finetune.dataset import IGNORE
+from geotempo.finetune.methods import optimizer_groups
 from geotempo.finetune.packing import PackedDataset
 from geotempo.finetune.progress import Throughput
 from geotempo.finetune.scale import PROCESSES, load_fsdp2_optimizer, seal, step_samples
-from geotempo.model.bases import module_of
 from geotempo.model.checkpoints import reading
 
 
@@ -109,13 +109,8 @@ class GeoTempoTrainer(Trainer):  # type: ignore[misc]  # transformers is Any to 
         """Group parameters by learning rate and weight decay, then build the optimizer that `args` names."""
         if self.optimizer is not None:
             return self.optimizer
-        decayed = set(self.get_decay_parameter_names(self.model))
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                rate = self.learning_rates.get(module_of(name), self.args.learning_rate)
-                decay = self.args.weight_decay if name in decayed else 0.0
-                groups.setdefault((rate, decay), []).append(parameter)
+        groups = optimizer_groups(self.model, self.learning_rates, self.args.learning_rate,
+                                  set(self.get_decay_parameter_names(self.model)), self.args.weight_decay)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         self.optimizer = kind([{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()], **options)
         return self.optimizer

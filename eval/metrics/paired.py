@@ -8,31 +8,13 @@ statistics are then the mean over its runs.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from geotempo.eval.metrics.bootstrap import RESAMPLES, SEED, FloatArray, draws
+
 Aggregate = Callable[[FloatArray], FloatArray]
 
-RESAMPLES = 2000
 PERMUTATIONS = 9999
-SEED = 0
 _CHUNK = 250  # resamples at once: with 10,000 clusters 20 MB of weights
-
-
-def cluster_sums(statistics: FloatArray, clusters: Sequence[str]) -> FloatArray:
-    """Statistics summed within each cluster.
-
-    Args:
-        statistics: Array (runs, n, k), one row per run and sample.
-        clusters: n names; samples of equal name belong together.
-
-    Returns:
-        Array (runs, clusters, k), clusters in the order of their names.
-    """
-    names, member = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.zeros((len(names), statistics.shape[0], statistics.shape[2]))
-    np.add.at(sums, member, statistics.swapaxes(0, 1))
-    return sums.swapaxes(0, 1)
 
 
 def paired_interval(first: FloatArray, second: FloatArray, aggregate: Aggregate, resamples: int = RESAMPLES,
@@ -56,19 +38,11 @@ def paired_interval(first: FloatArray, second: FloatArray, aggregate: Aggregate,
     differences = []
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        drawn = _draws(rng, size, first.shape[1])
-        scores = [aggregate(_weighted(_draws(rng, size, len(side)) / len(side), drawn, side)) for side in (first, second)]
+        drawn = draws(rng, size, first.shape[1])
+        scores = [aggregate(_weighted(draws(rng, size, len(side)) / len(side), drawn, side)) for side in (first, second)]
         differences.append(scores[0] - scores[1])
     low, high = np.percentile(np.concatenate(differences), [2.5, 97.5])
     return float(low), float(high)
-
-
-def _draws(rng: np.random.Generator, resamples: int, count: int) -> FloatArray:
-    """How often each of `count` things is drawn, (resamples, count); one thing alone needs no draw."""
-    if count == 1:
-        return np.ones((resamples, 1))
-    drawn = rng.integers(0, count, (resamples, count))
-    return np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
 
 
 def _weighted(runs: FloatArray, clusters: FloatArray, sums: FloatArray) -> FloatArray:

@@ -1,5 +1,6 @@
 """Samples become supervised token ids; only the answer is supervised, nothing is cut."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from geotempo.data_builders.sample import Message, Sample
 from geotempo.data_builders.store import Store, write_store
 from geotempo.finetune.augment import Augment
 from geotempo.finetune.collate import Collator
-from geotempo.finetune.dataset import IGNORE, Mixture, StoreDataset, select, tokenize
+from geotempo.finetune.dataset import IGNORE, Mixture, StoreDataset, held_out, select, tokenize
 from geotempo.finetune.recipe import DataSection
 from geotempo.model.compose import Composition, compose
 from geotempo.model.errors import ConfigError, InputError
@@ -169,3 +170,12 @@ def test_every_answer_of_a_conversation_is_supervised_and_words_alone_fit_into_a
     assert "Where is it?" in processor.tokenizer.decode(dataset[0]["input_ids"])
     batch = Collator(pad_token_id=0, max_length=4096)([dataset[1], dataset[0]])
     assert batch["pixel_values"].shape[0] == len(first.images) and batch["input_ids"].shape[0] == 2
+
+
+def test_a_damaged_evaluation_store_is_no_missing_one(store: Path, tmp_path: Path, processor) -> None:
+    assert held_out(DataSection(str(store)), processor, 0) is None  # it has no split val
+    broken = tmp_path / "broken"
+    shutil.copytree(store, broken)
+    next(broken.glob("samples/*.parquet")).write_bytes(b"nothing")
+    with pytest.raises(InputError, match="missing or not"):
+        held_out(DataSection(str(store), evaluate=(str(broken),)), processor, 0)

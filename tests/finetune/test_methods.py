@@ -137,6 +137,7 @@ def test_only_the_llm_is_quantised_and_the_merge_goes_into_the_base_itself(recip
     recipe["train"]["max_steps"] = 2
     tuned = train(parse_recipe(recipe))
     assert len(set(losses(tuned.parent).values())) == 2
+    assert (tuned / "recipe.yaml").read_bytes() == (tuned.parent / "recipe.yaml").read_bytes()
     before, after = (load_checkpoint(folder)[0].state_dict() for folder in (base, tuned))
     for name, value in before.items():
         if name.endswith("_proj.weight") and module_of(name) == "language_model":

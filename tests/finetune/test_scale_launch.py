@@ -109,7 +109,7 @@ def test_zero_with_several_groups_of_weights_needs_as_many_processes(
     monkeypatch.setattr(scale, "to_universal", converted.append)
     scale.seal(tmp_path, run_of("zero2", 4, 2).args)
     run = run_of("zero2", 8, 1)  # as many samples per step
-    run.args.weight_decay, run.learning_rates, run.model = decay, rates, load_checkpoint(base)[0]
+    run.args.weight_decay, run.args.learning_rate, run.learning_rates, run.model = decay, 1e-3, rates, load_checkpoint(base)[0]
     run.get_decay_parameter_names = lambda model: [name for name, _ in model.named_parameters() if "norm" not in name]
     run.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=SimpleNamespace(hf_ds_config=SimpleNamespace(config={}))))
     if refused:

@@ -6,8 +6,8 @@ from math import comb
 import numpy as np
 import pytest
 
-from geotempo.eval.metrics.bootstrap import interval, ratio_from_sums
-from geotempo.eval.metrics.paired import cluster_sums, holm, paired_interval, paired_test
+from geotempo.eval.metrics.bootstrap import cluster_sums, interval, ratio_from_sums
+from geotempo.eval.metrics.paired import holm, paired_interval, paired_test
 
 
 def accuracy(right):
